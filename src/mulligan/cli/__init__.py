@@ -1,0 +1,1 @@
+"""The command line: hydra and omegaconf live here only."""

@@ -1,0 +1,170 @@
+"""From the command line to objects: Hydra composes, signatures check, and every mistake becomes one line and exit code 2."""
+
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+import mulligan
+
+USER_ERROR = 2
+_PACKAGE = Path(mulligan.__file__).parent
+CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
+_GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
+
+
+def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
+    """Compose ``conf/VERB.yaml`` with the command line, run ``task`` on it, and return the exit code."""
+    shown = os.environ.get("MULLIGAN_TRACEBACK") == "1"
+    failures: list[Exception] = []
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            task(config)
+        except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+            if shown:
+                raise
+            failures.append(error)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(guarded)()
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if shown:
+            raise
+        failures.append(error)
+    for error in failures:
+        print(f"mulligan {verb}: {_one_line(error, verb)}", file=sys.stderr)
+    return USER_ERROR if failures else 0
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain resolved containers, without Hydra's own part."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"{missing[0]} is not set: give it as {missing[0]}=VALUE")
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): node for key, node in content.items() if key != "hydra"}
+
+
+def build(content: dict[str, Any]) -> Any:
+    """Check a plain config against the signatures of its targets, then make the objects."""
+    content = {key: node for key, node in content.items() if key not in _GROUPS_BY_REFERENCE}
+    for problem in problems(content, ""):
+        raise ValueError(problem)
+    return instantiate(content, _convert_="all")
+
+
+def problems(node: Any, path: str) -> Iterator[str]:
+    """What the constructors would not take: unknown keys, missing keys, values of another type."""
+    if isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from problems(item, f"{path}[{number}]")
+        return
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield from _call_problems(node, path)
+    for key, value in node.items():
+        yield from problems(value, f"{path}.{key}" if path else str(key))
+
+
+def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
+    prefix = f"{path}." if path else ""
+    try:
+        target = get_object(node["_target_"])
+    except Exception as error:  # whatever importing it raises
+        reason = str(error).splitlines()[0]
+        yield f"{prefix}_target_={node['_target_']} cannot be imported: {reason}"
+        return
+    signature = inspect.signature(target)
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
+    accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    for key, value in given.items():
+        if key not in signature.parameters and not accepts_any:
+            yield f"{prefix}{key}={value!r}: there is no such key{_suggestion(key, signature.parameters)}"
+        elif key in hints and not _holds_target(value):
+            yield from _type_problems(f"{prefix}{key}", value, hints[key])
+    if not node.get("_partial_"):
+        for key, parameter in signature.parameters.items():
+            if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and key not in given:
+                yield f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE"
+
+
+def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        try:
+            adapter = TypeAdapter(hint)  # a type that brings its own config
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            return
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError:
+        yield f"{key}={value!r}: expected {_describe(hint)}"
+
+
+def _describe(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) else str(hint)
+    choices = re.findall(r"typing\.Literal\[([^\]]*)\]", text)
+    text = re.sub(r"typing\.Literal\[[^\]]*\]", choices[0].replace("'", "") if choices else "", text)
+    return text.replace("typing.", "").replace("NoneType", "null").replace("None", "null").replace(" | ", " or ")
+
+
+def _holds_target(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "_target_" in value or any(_holds_target(item) for item in value.values())
+    return isinstance(value, list) and any(_holds_target(item) for item in value)
+
+
+def _suggestion(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _one_line(error: BaseException, verb: str) -> str:
+    """The message of what the user did wrong, without the layers that passed it on."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = " ".join(lines) or type(error).__name__
+    unknown = re.match(r"Could not override '([^']+)'", message)
+    if unknown:
+        key = unknown.group(1)
+        return f"{key}: there is no such key{_suggestion(key, _known_keys(verb))} (`mulligan {verb} --help` shows them)"
+    return message
+
+
+def _known_keys(verb: str) -> set[str]:
+    """Every dotted key that any file of conf/ sets."""
+    keys: set[str] = set()
+    for file in CONF.rglob("*.yaml"):
+        group = [] if file.parent == CONF else [file.parent.name]
+        if group or file.stem == verb:
+            keys |= {".".join([*group, key]) for key in _dotted(OmegaConf.load(file))}
+    return keys
+
+
+def _dotted(node: Any) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for key in node:
+            yield str(key)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_interpolation() and not child._is_missing():
+                yield from (f"{key}.{below}" for below in _dotted(child))

@@ -1,0 +1,36 @@
+"""``mulligan VERB key=value ...``: find the verb's file and run it."""
+
+import sys
+from importlib import import_module
+
+from mulligan import __version__
+
+VERBS = {
+    "prepare": "text to a tokenizer and token shards",
+    "train": "train, or go on with the run of the same name",
+    "evaluate": "held-out perplexity and bits of a run",
+    "generate": "text from a run",
+}
+USAGE = "\n".join(
+    [
+        f"mulligan {__version__}",
+        "usage: mulligan VERB [key=value ...]      for example: mulligan train model=tiny optimizer.lr=1e-3",
+        *(f"  {verb:<10}{what}" for verb, what in VERBS.items()),
+        "`mulligan VERB --help` shows the verb's config; -m sweeps over comma-separated values.",
+    ]
+)
+
+
+def main() -> int:
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb in ("", "-h", "--help"):
+        print(USAGE)
+        return 0 if verb else 2
+    if verb not in VERBS:
+        print(f"mulligan: {verb!r} is not a verb; it takes one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    module = import_module(f"mulligan.cli.{verb}")
+    # Lightning starts the other ranks by this path and these arguments, so both must lead straight to the verb.
+    sys.argv = [str(module.__file__), *sys.argv[2:]]
+    sys.modules["__main__"].__spec__ = None
+    return module.main()

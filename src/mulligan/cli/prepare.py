@@ -1,0 +1,32 @@
+"""``mulligan prepare``: text to a tokenizer and token shards."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.console import Reporter
+from mulligan.data.join import SPLITS
+from mulligan.files import read_json
+
+
+def main() -> int:
+    return run_verb("prepare", prepare)
+
+
+def prepare(config: DictConfig) -> None:
+    recipe = build(plain(config))["data"]
+    with Reporter(speaks=True) as report:
+        folder = recipe.prepare(report)
+    manifest = read_json(folder / "manifest.json")
+    for split in SPLITS:
+        shards = [shard for shard in manifest["shards"] if shard["split"] == split]
+        tokens, documents, size = (sum(shard[key] for shard in shards) for key in ("tokens", "documents", "utf8_bytes"))
+        print(f"{split}: {tokens:,} tokens, {documents:,} documents, {size:,} bytes in {len(shards)} shards")
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items())
+    print(f"dropped: {dropped} documents; {manifest['documents_with_replacement_characters']:,} hold U+FFFD")
+    print(f"{folder} is ready, fingerprint {manifest['fingerprint'][:16]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

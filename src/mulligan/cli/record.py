@@ -1,0 +1,61 @@
+"""The config a run was begun with, kept in its folder, and what may differ when it goes on."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mulligan.files import atomic_write
+
+# Keys that leave the run's numbers alone, or change them by rounding only.
+FREE = (
+    "accept_changes",
+    "checkpoint",
+    "data.folder",
+    "data.loader_workers",
+    "data.workers",
+    "folder",
+    "log_every_n_steps",
+    "logger",
+    "micro_batch",
+    "name",
+    "sample_prompt",
+    "trainer",
+    "validate_every_n_steps",
+    "validation_samples",
+)
+DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not whole; restore it, or begin a run of another name")
+    return {str(key): node for key, node in content.items()}
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> None:
+    with atomic_write(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(content)).encode())
+
+
+def differences(recorded: dict[str, Any], content: dict[str, Any]) -> list[str]:
+    """One ``key: recorded -> now`` for each key that would change the run."""
+    before, now = _flat(recorded), _flat(content)
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(tuple(f"{free}." for free in FREE)) and key not in FREE
+    ]
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {path: node}
+    flat: dict[str, Any] = {}
+    for key, child in node.items():
+        flat |= _flat(child, f"{path}.{key}" if path else str(key))
+    return flat

@@ -1,0 +1,45 @@
+"""A run read back from its folder: config, newest whole weights, tokenizer, data."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from mulligan.cli.compose import build
+from mulligan.cli.record import read_record
+from mulligan.data.prepare import DataRecipe
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.model.config import ModelConfig
+from mulligan.model.transformer import Transformer
+from mulligan.model.weights import model_with_weights
+from mulligan.training.checkpoints import load_checkpoint, newest_whole
+from mulligan.training.run import AUTOCAST_DTYPES
+
+
+class SavedRun:
+    def __init__(self, folder: Path) -> None:
+        recorded = read_record(folder)
+        if recorded is None:
+            raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
+        checkpoint = newest_whole(
+            Path(recorded["checkpoint"]["folder"]), warn=lambda text: print(text, file=sys.stderr, flush=True)
+        )
+        if checkpoint is None:
+            raise ValueError(f"run={folder}: it has no whole checkpoint yet")
+        self.folder, self.step, self._checkpoint = folder, checkpoint.step, checkpoint.path
+        self.sequence_length: int = recorded["sequence_length"]
+        self.autocast_dtype = AUTOCAST_DTYPES.get(recorded["precision"])
+        self._recorded = recorded
+
+    def model(self) -> Transformer:
+        """The weights, on a GPU where there is one."""
+        config: ModelConfig = build(self._recorded["model"])
+        state = load_checkpoint(self._checkpoint)["state_dict"]
+        weights = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+        return model_with_weights(config, weights, "cuda" if torch.cuda.is_available() else "cpu")
+
+    def data(self) -> DataRecipe:
+        return build(self._recorded["data"])
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.data().folder / "tokenizer.model")

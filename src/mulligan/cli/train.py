@@ -1,0 +1,85 @@
+"""``mulligan train``: begin a run, or go on with the one of the same name."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.console import Reporter
+from mulligan.cli.record import DECIDED_ONCE, differences, read_record, write_record
+from mulligan.distributed import is_launched_rank_zero
+from mulligan.training.run import TrainingRun
+
+
+def main() -> int:
+    return run_verb("train", train)
+
+
+def train(config: DictConfig) -> None:
+    _quiet_lightning()
+    content = plain(config)
+    folder, speaks = Path(content["folder"]), is_launched_rank_zero()
+    recorded = read_record(folder)
+    if recorded is not None:
+        content |= {key: recorded[key] for key in DECIDED_ONCE if content[key] == "auto"}
+    run: TrainingRun = build(content)
+    content |= {"precision": run.precision, "compile": run.compile}
+    changes = differences(recorded, content) if recorded is not None else []
+    if changes and not run.accept_changes:
+        raise ValueError(
+            f"{folder} was begun with another config; set accept_changes=true or another name. "
+            f"Different: {'; '.join(changes)}"
+        )
+    if speaks:
+        write_record(folder, content)
+        _print_opening(run)
+    with Reporter(speaks=speaks) as report:
+        summary = run.fit(report, warn=lambda text: print(text, flush=True) if speaks else None)
+    if summary is not None:
+        _print_closing(summary, folder)
+
+
+def _quiet_lightning() -> None:
+    """Keep Lightning's tips off the console; its warnings stay, but for what does not apply to this loader."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def _print_opening(run: TrainingRun) -> None:
+    tokens = run.num_steps * run.tokens_per_step
+    print(
+        f"run {run.name} in {run.folder}: {run.model.num_parameters:,} parameters, {tokens:,} tokens in "
+        f"{run.num_steps:,} steps of {run.tokens_per_step:,} ({run.global_batch} samples of {run.sequence_length}), "
+        f"{run.num_steps * run.flops_per_step:.2e} FLOPs\n"
+        f"{run.trainer.num_devices * run.trainer.num_nodes} rank(s) x {run.accumulation} micro-batch(es) of "
+        f"{run.micro_batch}, precision {run.precision}, compile {str(run.compile).lower()}",
+        flush=True,
+    )
+
+
+def _print_closing(summary: dict[str, Any], folder: Path) -> None:
+    table = Table(title=f"{summary['name']}: step {summary['step']:,}, attempt {summary['attempt']:,}", title_justify="left")
+    table.add_column("held out")
+    table.add_column("", justify="right")
+    table.add_row("bits per byte", f"{summary['val_bits_per_byte']:.4f}")
+    table.add_row("  gzip -9, each document", f"{summary['gzip_bits_per_byte']:.4f}")
+    table.add_row("  xz -9e, all together", f"{summary['xz_bits_per_byte']:.4f}")
+    table.add_row("perplexity", f"{summary['val_perplexity']:.3f}")
+    speed = summary["tokens_per_second"]
+    table.add_row("tokens per second", f"{speed:,.0f}" if speed else "-")
+    table.add_row("weights sha256", summary["weights_sha256"][:16])
+    console = Console()
+    console.print(table)
+    console.print(f"{folder}/summary.json holds these numbers. A completion of {summary['sample_prompt']!r}:")
+    console.print(summary["sample"], markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

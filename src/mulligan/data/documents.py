@@ -1,0 +1,116 @@
+"""Where text comes from: a source is cut into parts, and each part reads as documents, always in the same order."""
+
+import gzip
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+_LEFT_OUT = {"site-packages", "test", "tests", "idle_test"}  # many distributions ship no tests
+
+Part = tuple[str, ...]  # what `read` needs to find the part again: names of files, say
+
+
+class Document(NamedTuple):
+    """``group`` decides the split: all documents of a group are trained on, or all are held out."""
+
+    name: str
+    group: str
+    text: str
+
+
+class Source(Protocol):
+    def parts(self) -> list[Part]:
+        """Cut the source, in an order that depends on its content only."""
+        ...
+
+    def read(self, part: Part) -> Iterator[Document]:
+        """The documents of one part. Bytes that are not UTF-8 read as U+FFFD."""
+        ...
+
+
+class PythonStdlib:
+    """The .py files of the running Python's standard library without its test suites; a module is its own group."""
+
+    def __init__(self, *, part_bytes: int = 2**19) -> None:
+        self.root = Path(sysconfig.get_path("stdlib"))
+        self.part_bytes = part_bytes
+
+    def parts(self) -> list[Part]:
+        files = (path for path in self.root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(self.root).parts))
+        return _parts_of_files(files, self.root, self.part_bytes)
+
+    def read(self, part: Part) -> Iterator[Document]:
+        for name in part:
+            yield Document(name, name.removesuffix(".py").replace("/", "."), _read_text(self.root / name))
+
+
+class SitePackages:
+    """The .py files installed beside the running Python; a package forms one group."""
+
+    def __init__(self, *, part_bytes: int = 2**22) -> None:
+        self.root = Path(sysconfig.get_path("purelib"))
+        self.part_bytes = part_bytes
+
+    def parts(self) -> list[Part]:
+        return _parts_of_files(self.root.rglob("*.py"), self.root, self.part_bytes)
+
+    def read(self, part: Part) -> Iterator[Document]:
+        for name in part:
+            yield Document(name, Path(name).parts[0], _read_text(self.root / name))
+
+
+class TextFiles:
+    """Plain text, a document a file, also gzipped (.gz); each file is its own group."""
+
+    def __init__(self, *, paths: list[str], part_bytes: int = 2**22) -> None:
+        self.paths = find_files(paths)
+        self.part_bytes = part_bytes
+
+    def parts(self) -> list[Part]:
+        return _parts_of_files(self.paths, Path(), self.part_bytes)
+
+    def read(self, part: Part) -> Iterator[Document]:
+        for name in part:
+            yield Document(name, name, _read_text(Path(name)))
+
+
+def find_files(patterns: list[str]) -> list[Path]:
+    """Every file that the glob patterns or names match; a pattern without a match is an error."""
+    found: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        matches = [path] if path.is_file() else [match for match in _glob(path) if match.is_file()]
+        if not matches:
+            raise ValueError(f"data paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")
+        found += matches
+    return sorted(set(found))
+
+
+def _glob(pattern: Path) -> Iterable[Path]:
+    root = Path(pattern.anchor or ".")
+    return root.glob(str(pattern.relative_to(root) if pattern.anchor else pattern))
+
+
+def _parts_of_files(files: Iterable[Path], root: Path, part_bytes: int) -> list[Part]:
+    """Group files, sorted by name, until a part has ``part_bytes``."""
+    parts: list[Part] = []
+    names: list[str] = []
+    size = 0
+    for path in sorted(files):
+        names.append(path.relative_to(root).as_posix())
+        size += path.stat().st_size
+        if size >= part_bytes:
+            parts.append(tuple(names))
+            names, size = [], 0
+    return [*parts, tuple(names)] if names else parts
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError) as error:
+            raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+    return data.decode("utf-8", errors="replace")

@@ -1,0 +1,77 @@
+"""Sources read through Hugging Face datasets: JSON lines and Parquet files, and data sets of the hub, streamed."""
+
+from collections.abc import Iterator
+
+import datasets
+
+from mulligan.data.documents import Document, Part, find_files
+
+
+class TableFiles:
+    """JSON lines (.jsonl, .json, also .gz) or Parquet; a row is a document and its own group, a file is a part."""
+
+    def __init__(self, *, paths: list[str], text_column: str = "text") -> None:
+        self.paths = find_files(paths)
+        self.text_column = text_column
+        for path in self.paths:
+            _builder_of(path.name)
+
+    def parts(self) -> list[Part]:
+        return [(path.as_posix(),) for path in self.paths]
+
+    def read(self, part: Part) -> Iterator[Document]:
+        (name,) = part
+        builder = _builder_of(name)
+        options = {"encoding_errors": "replace"} if builder == "json" else {}
+        rows = datasets.load_dataset(builder, data_files=[name], split="train", streaming=True, **options)
+        yield from _documents(rows, name, self.text_column)
+
+
+class HubDataset:
+    """A data set of the hub, or a local folder in the hub's format, streamed; one of its files is a part."""
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        name: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
+        text_column: str = "text",
+    ) -> None:
+        self.path, self.name, self.split, self.revision = path, name, split, revision
+        self.text_column = text_column
+
+    def parts(self) -> list[Part]:
+        return [(str(number),) for number in range(self._stream().num_shards)]
+
+    def read(self, part: Part) -> Iterator[Document]:
+        stream = self._stream()
+        rows = stream.shard(num_shards=stream.num_shards, index=int(part[0]))
+        yield from _documents(rows, f"{self.path}/{self.split}/{part[0]}", self.text_column)
+
+    def _stream(self) -> datasets.IterableDataset:
+        try:
+            return datasets.load_dataset(
+                self.path, self.name, split=self.split, revision=self.revision, streaming=True
+            )
+        except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"data.path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
+
+
+def _documents(rows: datasets.IterableDataset, origin: str, text_column: str) -> Iterator[Document]:
+    for number, row in enumerate(rows):
+        if text_column not in row:
+            raise ValueError(f"{origin} has no column text_column={text_column!r}; it has {', '.join(row)}")
+        name = f"{origin}:{number}"
+        yield Document(name, name, row[text_column] or "")
+
+
+def _builder_of(name: str) -> str:
+    stem = name.removesuffix(".gz")
+    if stem.endswith((".jsonl", ".json")):
+        return "json"
+    if name.endswith(".parquet"):
+        return "parquet"
+    raise ValueError(f"{name} is neither .jsonl, .json, .jsonl.gz nor .parquet")

@@ -1,0 +1,168 @@
+"""From sources to a folder of token shards: the recipe, and the process that follows it.
+
+A folder of prepared data holds ``tokenizer.model``, numbered ``train_*.npy`` and ``validation_*.npy`` with the tokens,
+beside each a ``*.documents.npy`` with the offset of every document, and ``manifest.json``, which is written last. While
+it is in the making, finished parts lie in ``parts/``: a killed run goes on behind the last of them. The number of
+workers never shows in the result.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mulligan.data.documents import Source
+from mulligan.data.join import join_parts
+from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
+from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.files import atomic_write, read_json, remove_temporaries, write_json
+
+FORMAT = 1
+Report = Callable[[str, int, int], None]  # (what, done, total)
+
+
+class DataRecipe:
+    """What to prepare, and how the run reads it. ``weights`` are the sources' shares of the samples."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        folder: str,
+        sources: dict[str, Source],
+        tokenizer: TokenizerRecipe,
+        weights: dict[str, float] | None = None,
+        validation_fraction: float = 0.05,
+        split_seed: int = 1,
+        workers: int | None = None,
+        document_mask: bool = False,
+        loader_workers: int = 0,
+    ) -> None:
+        if not 0.0 < validation_fraction < 1.0:
+            raise ValueError(f"data.validation_fraction={validation_fraction} must be between 0 and 1")
+        if not sources:
+            raise ValueError("data.sources is empty: name at least one source")
+        if weights is not None and set(weights) != set(sources):
+            raise ValueError(f"data.weights names {sorted(weights)}, data.sources {sorted(sources)}: they must agree")
+        if workers is not None and workers < 1:
+            raise ValueError(f"data.workers={workers} must be at least 1, or null for one a core")
+        if loader_workers < 0:
+            raise ValueError(f"data.loader_workers={loader_workers} must be 0 (a thread) or more (processes)")
+        self.name, self.sources, self.tokenizer, self.weights = name, sources, tokenizer, weights
+        self.validation_fraction, self.split_seed = validation_fraction, split_seed
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.document_mask, self.loader_workers = document_mask, loader_workers
+        digest = hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
+        self.folder = Path(folder) / f"{name}-{digest[:8]}"
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """All that decides the prepared bytes, as plain JSON."""
+        described = {name: [type(source).__name__, vars(source)] for name, source in self.sources.items()}
+        request = {
+            "sources": described,
+            "tokenizer": vars(self.tokenizer),
+            "validation_fraction": self.validation_fraction,
+            "split_seed": self.split_seed,
+            "format": FORMAT,
+        }
+        return json.loads(json.dumps(request, default=str))
+
+    def prepare(self, report: Report) -> Path:
+        """Make the prepared data unless it is there, and return its folder."""
+        manifest_path = self.folder / "manifest.json"
+        if manifest_path.is_file():
+            read_json(manifest_path)
+            return self.folder
+        parts_folder = self.folder / "parts"
+        write_json(parts_folder / "request.json", self.request)
+        remove_temporaries(parts_folder)
+        remove_temporaries(self.folder)
+        tokenizer = self._make_tokenizer(report)
+        jobs = self._jobs(tokenizer.model)
+        self._tokenize(jobs, report)
+        report("joining", 0, 1)
+        manifest = join_parts(self.folder, jobs, vocab_size=tokenizer.vocab_size) | {
+            "request": self.request,
+            "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
+            "vocab_size": tokenizer.vocab_size,
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("numpy", "sentencepiece", "datasets")},
+        }
+        write_json(manifest_path, manifest)
+        shutil.rmtree(parts_folder)
+        report("joining", 1, 1)
+        return self.folder
+
+    def _jobs(self, model: bytes) -> list[PartJob]:
+        parts = [(name, source, part) for name, source in self.sources.items() for part in source.parts()]
+        if not parts:
+            raise ValueError(f"data.sources: {', '.join(self.sources)} hold no documents")
+        return [
+            PartJob(
+                source=source,
+                source_name=name,
+                part=part,
+                part_number=number,
+                model=model,
+                validation_fraction=self.validation_fraction,
+                split_seed=self.split_seed,
+                path=self.folder / "parts" / f"{number:06d}.npz",
+            )
+            for number, (name, source, part) in enumerate(parts)
+        ]
+
+    def _make_tokenizer(self, report: Report) -> Tokenizer:
+        path = self.folder / "tokenizer.model"
+        if path.is_file():
+            return Tokenizer.load(path)
+        report("tokenizer", 0, 1)
+        tokenizer = self.tokenizer.make(self._sample())
+        with atomic_write(path) as file:
+            file.write(tokenizer.model)
+        report("tokenizer", 1, 1)
+        return tokenizer
+
+    def _sample(self) -> Iterator[str]:
+        """Training documents of parts in a seeded order, until there are ``sample_bytes`` of text."""
+        jobs = self._jobs(b"")
+        remaining = self.tokenizer.sample_bytes
+        for number in np.random.default_rng(self.tokenizer.seed).permutation(len(jobs)):
+            for document in jobs[number].source.read(jobs[number].part):
+                if in_validation(document.group, fraction=self.validation_fraction, seed=self.split_seed):
+                    continue
+                yield document.text
+                remaining -= len(document.text.encode(errors="replace"))
+                if remaining <= 0:
+                    return
+
+    def _tokenize(self, jobs: list[PartJob], report: Report) -> None:
+        missing = [job for job in jobs if not job.path.is_file()]
+        done = len(jobs) - len(missing)
+        report("tokenizing", done, len(jobs))
+        for _ in _run_all(missing, min(self.workers, len(missing))):
+            done += 1
+            report("tokenizing", done, len(jobs))
+
+
+def _run_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
+    """Tokenize every job, in this process or in ``workers`` others; yield once for each that is done."""
+    if workers <= 1:
+        yield from map(tokenize_part, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(tokenize_part, job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

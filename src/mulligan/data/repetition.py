@@ -1,0 +1,25 @@
+"""OLMo 2's filter for documents that make a loss spike: a short span of tokens repeated many times in a row."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SPAN = 13
+MIN_REPEATS = 32
+
+
+def has_repeated_span(tokens: NDArray[np.uint32]) -> bool:
+    """True if some span of 1 to 13 tokens stands 32 times or more in a row (OLMo 2, 2025, section 3.1).
+
+    A span of p tokens repeated r times makes p(r - 1) neighbours with x[i] == x[i + p], and exactly one of their
+    indices is a multiple of p(r - 1). So only those few places are looked at, and then their surroundings.
+    """
+    for span in range(1, MAX_SPAN + 1):
+        needed = span * (MIN_REPEATS - 1)
+        probes = np.arange(0, len(tokens) - span, needed)
+        for probe in probes[tokens[probes] == tokens[probes + span]]:
+            start, stop = max(0, probe - needed + 1), min(len(tokens) - span, probe + needed)
+            equal = tokens[start:stop] == tokens[start + span : stop + span]
+            breaks = np.flatnonzero(np.concatenate(([True], ~equal, [True])))
+            if np.diff(breaks).max() > needed:
+                return True
+    return False

@@ -1,0 +1,82 @@
+"""Prepared data, opened: a manifest and its memory-mapped token files.
+
+Shapes: S samples, T tokens in a window (sequence_length + 1).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.files import read_json
+
+
+class Shards:
+    """One split of a folder of prepared data, cut into windows of ``sequence_length + 1`` tokens.
+
+    Windows overlap by one token, so that each token of a shard but the first is predicted once; what is left at the end
+    of a shard is shorter than a window and is not trained on.
+    """
+
+    def __init__(self, folder: Path, split: str, sequence_length: int) -> None:
+        if not (folder / "manifest.json").is_file():
+            raise ValueError(f"{folder} holds no prepared data (no manifest.json); run `mulligan prepare` first")
+        self.folder, self.split, self.sequence_length = folder, split, sequence_length
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        self.entries = [entry for entry in self.manifest["shards"] if entry["split"] == split]
+        self.tokens = [np.load(folder / entry["file"], mmap_mode="r") for entry in self.entries]
+        for entry, tokens in zip(self.entries, self.tokens, strict=True):
+            if len(tokens) != entry["tokens"]:
+                raise ValueError(f"{folder / entry['file']} has {len(tokens)} tokens, its manifest says {entry['tokens']}")
+        self._documents = [np.load(folder / offsets_name(entry["file"]), mmap_mode="r") for entry in self.entries]
+        windows = [max(0, (len(tokens) - 1) // sequence_length) for tokens in self.tokens]
+        self._first_window = np.concatenate(([0], np.cumsum(windows))).astype(np.int64)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(entry["tokens"] for entry in self.entries)
+
+    @property
+    def utf8_bytes(self) -> int:
+        return sum(entry["utf8_bytes"] for entry in self.entries)
+
+    def windows_by_source(self) -> dict[str, int]:
+        """Windows of each source, in the order of their numbers."""
+        sizes: dict[str, int] = {}
+        for entry, count in zip(self.entries, np.diff(self._first_window), strict=True):
+            sizes[entry["source"]] = sizes.get(entry["source"], 0) + int(count)
+        return sizes
+
+    def read(self, windows_S: NDArray[np.int64], out_ST: NDArray[np.int64]) -> None:
+        """Copy the tokens of each window into the rows of ``out``."""
+        shards, starts = self._places(windows_S)
+        for row, (shard, start) in enumerate(zip(shards.tolist(), starts.tolist(), strict=True)):
+            out_ST[row] = self.tokens[shard][start : start + self.sequence_length + 1]
+
+    def count_boundaries(self, windows_S: NDArray[np.int64]) -> int:
+        """Documents that begin after the first token of a window, summed: targets that ``document_mask`` leaves out."""
+        shards, starts = self._places(windows_S)
+        total = 0
+        for shard in np.unique(shards):
+            first = starts[shards == shard] + 1
+            bounds = np.searchsorted(self._documents[shard], (first, first + self.sequence_length))
+            total += int((bounds[1] - bounds[0]).sum())
+        return total
+
+    def texts(self, tokenizer: Tokenizer) -> list[bytes]:
+        """Every document of the split as UTF-8 bytes."""
+        texts = []
+        for tokens, offsets in zip(self.tokens, self._documents, strict=True):
+            texts += [tokenizer.decode_bytes(ids.tolist()) for ids in np.split(np.asarray(tokens), offsets[1:])]
+        return texts
+
+    def _places(self, windows_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        shards = np.searchsorted(self._first_window, windows_S, side="right") - 1
+        return shards, (windows_S - self._first_window[shards]) * self.sequence_length
+
+
+def offsets_name(tokens_name: str) -> str:
+    """The file of document offsets beside a file of tokens."""
+    return tokens_name.removesuffix(".npy") + ".documents.npy"

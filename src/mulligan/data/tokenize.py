@@ -1,0 +1,74 @@
+"""One part of a source, read, filtered and tokenized into one file: the unit of work of a worker process."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mulligan.data.documents import Part, Source
+from mulligan.data.repetition import has_repeated_span
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.files import atomic_write
+
+
+class PartJob(NamedTuple):
+    """What a worker process needs to tokenize one part."""
+
+    source: Source
+    source_name: str
+    part: Part
+    part_number: int
+    model: bytes
+    validation_fraction: float
+    split_seed: int
+    path: Path
+
+
+def in_validation(group: str, *, fraction: float, seed: int) -> bool:
+    """True for the share of groups that is held out; a group's side depends on its name and the seed alone."""
+    digest = hashlib.blake2b(f"{seed}:{group}".encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def tokenize_part(job: PartJob) -> None:
+    """Read, tokenize and filter one part, and write what is left as one .npz file."""
+    tokenizer = _tokenizer(job.model)
+    tokens: list[NDArray[np.uint32]] = []
+    rows: list[tuple[int, int, bool]] = []
+    digests: list[bytes] = []
+    dropped = {"empty": 0, "repetitive": 0}
+    replaced = 0
+    for document in job.source.read(job.part):
+        if not document.text.strip():
+            dropped["empty"] += 1
+            continue
+        encoded = document.text.encode(errors="replace")
+        ids = np.array([tokenizer.begin_id, *tokenizer.encode(encoded.decode()), tokenizer.end_id], dtype=np.uint32)
+        if has_repeated_span(ids):
+            dropped["repetitive"] += 1
+            continue
+        replaced += "\ufffd" in document.text
+        held_out = in_validation(document.group, fraction=job.validation_fraction, seed=job.split_seed)
+        tokens.append(ids)
+        rows.append((len(ids), len(encoded), held_out))
+        digests.append(hashlib.blake2b(encoded, digest_size=16).digest())
+    with atomic_write(job.path) as file:
+        np.savez(
+            file,
+            tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.uint32),
+            rows=np.array(rows, dtype=np.int64).reshape(-1, 3),
+            digests=np.frombuffer(b"".join(digests), dtype="S16"),
+            counts=np.array([dropped["empty"], dropped["repetitive"], replaced], dtype=np.int64),
+        )
+
+
+_tokenizers: dict[bytes, Tokenizer] = {}
+
+
+def _tokenizer(model: bytes) -> Tokenizer:
+    """The tokenizer of this process: loading one for every part would cost more than a small part."""
+    if model not in _tokenizers:
+        _tokenizers[model] = Tokenizer(model)
+    return _tokenizers[model]

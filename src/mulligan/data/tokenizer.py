@@ -1,0 +1,152 @@
+"""SentencePiece without normalization: ``decode(encode(text)) == text`` for any text that UTF-8 can hold.
+
+SentencePiece writes a blank as U+2581, so that character itself cannot pass through it: it is spelled in byte pieces.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+_BLANK = "\u2581"
+_SEPARATOR = "\t"  # the trainer's own reserved character: it skips every sentence that holds one
+_CHUNK_CHARACTERS = 800  # encoding is faster on short pieces of text, and a cut after a line end costs nothing
+_TRAINER_THREADS = 8  # the model file records the number, so it must not follow the machine
+_BEGIN, _END = 1, 2
+
+
+class Tokenizer:
+    """A trained SentencePiece model. Documents are framed as ``begin_id, ..., end_id``."""
+
+    begin_id = _BEGIN
+    end_id = _END
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        pieces = self._processor
+        self.vocab_size: int = pieces.vocab_size()
+        self._bytes_of = [self._piece_bytes(number) for number in range(self.vocab_size)]
+        byte_ids = {piece: n for n, piece in enumerate(self._bytes_of) if pieces.is_byte(n)}
+        if len(byte_ids) != 256 or (pieces.bos_id(), pieces.eos_id()) != (_BEGIN, _END):
+            raise ValueError(
+                "the tokenizer model must have byte fallback, and bos and eos as pieces 1 and 2; "
+                "train it with tokenizer=bpe, or with SentencePiece's --byte_fallback --bos_id=1 --eos_id=2"
+            )
+        self._blank_ids = [byte_ids[bytes([byte])] for byte in _BLANK.encode()]
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        try:
+            return cls(path.read_bytes())
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path} is not a SentencePiece model: {error}") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, without begin and end."""
+        if _BLANK not in text:
+            return [token for tokens in self._processor.encode(list(_chunks(text))) for token in tokens]
+        ids: list[int] = []
+        for number, stretch in enumerate(text.split(_BLANK)):
+            ids += self._blank_ids if number else []
+            ids += self.encode(stretch)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``; begin and end are empty, and bytes that do not form UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join(self._bytes_of[number] for number in ids)
+
+    def token_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes that each token stands for, (vocab_size,); 0 for begin and end."""
+        return np.array([len(piece) for piece in self._bytes_of], dtype=np.int64)
+
+    def _piece_bytes(self, number: int) -> bytes:
+        if self._processor.is_control(number) or self._processor.is_unknown(number):
+            return b""
+        piece = self._processor.id_to_piece(number)
+        if self._processor.is_byte(number):
+            return bytes([int(piece[1:-1], 16)])  # <0x0A>
+        return piece.replace(_BLANK, " ").encode()
+
+
+class TokenizerRecipe:
+    """How to come by a tokenizer: a seeded sample to train on, or an existing model file."""
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        model_type: Literal["bpe", "unigram"] = "bpe",
+        sample_bytes: int = 2**24,
+        seed: int = 0,
+        model_file: str | None = None,
+    ) -> None:
+        if model_file is None and vocab_size < 260:
+            raise ValueError(f"tokenizer.vocab_size={vocab_size} must be at least 260: 256 bytes and 4 special pieces")
+        if model_file is not None and not Path(model_file).is_file():
+            raise ValueError(f"tokenizer.model_file={model_file!r} is not a file")
+        self.vocab_size, self.model_type = vocab_size, model_type
+        self.sample_bytes, self.seed, self.model_file = sample_bytes, seed, model_file
+
+    def make(self, texts: Iterable[str]) -> Tokenizer:
+        """Train on ``texts`` (ignored with a model file); the same texts give the same model."""
+        if self.model_file is not None:
+            tokenizer = Tokenizer.load(Path(self.model_file))
+            if tokenizer.vocab_size != self.vocab_size:
+                raise ValueError(
+                    f"tokenizer.model_file={self.model_file!r} has {tokenizer.vocab_size} pieces: "
+                    f"set tokenizer.vocab_size={tokenizer.vocab_size}, not {self.vocab_size}"
+                )
+            return tokenizer
+        model = io.BytesIO()
+        options: dict[str, Any] = {
+            "byte_fallback": True,
+            "normalization_rule_name": "identity",
+            "add_dummy_prefix": False,
+            "remove_extra_whitespaces": False,
+            "allow_whitespace_only_pieces": True,
+            "split_digits": True,
+            "user_defined_symbols": [_SEPARATOR],
+            "character_coverage": 0.9999,
+            "max_sentence_length": 2**20,
+            "minloglevel": 2,
+        }
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_sentences(texts),
+                model_writer=model,
+                vocab_size=self.vocab_size,
+                model_type=self.model_type,
+                num_threads=_TRAINER_THREADS,
+                **options,
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"tokenizer.vocab_size={self.vocab_size} cannot be trained on this sample of text: {reason}"
+            ) from None
+        return Tokenizer(model.getvalue())
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Cut after line ends into stretches of some hundred characters."""
+    start = 0
+    while start < len(text):
+        stop = text.find("\n", start + _CHUNK_CHARACTERS) + 1
+        if stop == 0:
+            stop = len(text)
+        yield text[start:stop]
+        start = stop
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for chunk in _chunks(text.replace(_BLANK, " ")):
+            yield from (piece for piece in chunk.split(_SEPARATOR) if piece)

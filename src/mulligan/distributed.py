@@ -1,0 +1,34 @@
+"""Rank, world size and collectives that are the identity without a process group."""
+
+import os
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Global rank: the process group's, or before there is one the launcher's, or 0."""
+    return dist.get_rank() if is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_initialized() else 1
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum ``tensor`` over all ranks in place and return it."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def is_launched_rank_zero() -> bool:
+    """True in the one process that speaks for the run, also before the process group exists.
+
+    Lightning starts the other ranks of a node with LOCAL_RANK, torchrun sets RANK and SLURM SLURM_PROCID.
+    """
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))

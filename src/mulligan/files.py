@@ -1,0 +1,86 @@
+"""Files that are whole or absent: atomic writes, sha256, durable JSON."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary neighbour of ``path``; on success it is synced and renamed, on any error removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what ``atomic_write`` left in ``folder`` when its process was killed."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not whole JSON ({error}); remove it to have it made again") from None
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class HashingWriter:
+    """A binary file that hashes what passes through, so that writing and hashing read the bytes once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, chunk: bytes | memoryview) -> int:
+        self._hash.update(chunk)
+        self.num_bytes += memoryview(chunk).nbytes
+        return self._file.write(chunk)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def write_hashed(path: Path, write: Callable[[HashingWriter], None]) -> str:
+    """Write ``path`` atomically through ``write`` and return the sha256 of its bytes."""
+    with atomic_write(path) as file:
+        hashing = HashingWriter(file)
+        write(hashing)
+    return hashing.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: on POSIX the folder is a file of its own."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

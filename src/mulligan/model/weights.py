@@ -1,0 +1,26 @@
+"""Weights by name: their hash, and a model built from them."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from mulligan.model.config import ModelConfig
+from mulligan.model.transformer import Transformer
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """One hash over the name, type, shape and bytes of every parameter, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        cpu = parameter.detach().contiguous().cpu()
+        digest.update(f"{name}:{cpu.dtype}:{tuple(cpu.shape)}:".encode())
+        digest.update(cpu.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def model_with_weights(config: ModelConfig, state: dict[str, Tensor], device: torch.device | str) -> Transformer:
+    """A model on ``device`` that holds ``state``, in the type the weights have."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    return model.to(next(iter(state.values())).dtype).load_weights(state, device)

@@ -1,0 +1,1 @@
+"""The run itself, on Lightning: module, data module, optimizers, callbacks, checkpoints."""

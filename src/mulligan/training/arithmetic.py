@@ -1,0 +1,62 @@
+"""How batch and length divide: pure functions whose errors name the nearest numbers that work."""
+
+
+def samples_of_global_batch(*, samples: int | None, tokens: int | None, sequence_length: int) -> int:
+    """The global batch in samples, from exactly one of ``samples`` and ``tokens``."""
+    if (samples is None) == (tokens is None):
+        raise ValueError(f"give one of global_batch_samples={samples} and global_batch_tokens={tokens}, null the other")
+    if tokens is not None:
+        if tokens < sequence_length or tokens % sequence_length:
+            below = max(1, tokens // sequence_length) * sequence_length
+            raise ValueError(
+                f"global_batch_tokens={tokens} must be a multiple of sequence_length={sequence_length}: "
+                f"{below} or {below + sequence_length}"
+            )
+        return tokens // sequence_length
+    assert samples is not None
+    if samples < 1:
+        raise ValueError(f"global_batch_samples={samples} must be at least 1")
+    return samples
+
+
+def accumulation_of(*, global_batch: int, micro_batch: int | None, world_size: int) -> tuple[int, int]:
+    """(samples of a micro-batch, micro-batches a step) of each rank; without ``micro_batch`` one does the step."""
+    if global_batch % world_size:
+        below, above = global_batch // world_size * world_size, -(-global_batch // world_size) * world_size
+        nearest = f"{below} or {above}" if below else str(above)
+        raise ValueError(
+            f"global_batch of {global_batch} samples cannot be split over {world_size} ranks: the nearest that can is {nearest}"
+        )
+    per_rank = global_batch // world_size
+    if micro_batch is None:
+        return per_rank, 1
+    if micro_batch < 1 or per_rank % micro_batch:
+        divisors = [size for size in range(1, per_rank + 1) if per_rank % size == 0]
+        nearest_size = min(divisors, key=lambda size: (abs(size - micro_batch), size))
+        raise ValueError(
+            f"micro_batch={micro_batch} must divide the {per_rank} samples of a rank: the nearest that does is {nearest_size}"
+        )
+    return micro_batch, per_rank // micro_batch
+
+
+def num_steps_of(
+    *,
+    steps: int | None,
+    tokens: int | None,
+    tokens_per_parameter: float | None,
+    tokens_per_step: int,
+    num_parameters: int,
+) -> int:
+    """Length of the run in steps, from exactly one of the three; 20 tokens a parameter is Chinchilla's."""
+    given = {
+        "max_steps": steps, "max_tokens": tokens, "max_tokens_per_parameter": tokens_per_parameter
+    }  # fmt: skip
+    named = [f"{name}={number}" for name, number in given.items() if number is not None]
+    if len(named) != 1:
+        raise ValueError(f"give exactly one of {', '.join(given)}; given: {', '.join(named) or 'none'}")
+    if tokens_per_parameter is not None:
+        tokens = round(tokens_per_parameter * num_parameters)
+    count = steps if steps is not None else -(-(tokens or 0) // tokens_per_step)
+    if count < 1:
+        raise ValueError(f"{named[0]} must give at least one step of {tokens_per_step} tokens")
+    return count

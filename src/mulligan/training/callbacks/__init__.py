@@ -1,0 +1,1 @@
+"""Callbacks of the run: checkpoints, metrics, console."""

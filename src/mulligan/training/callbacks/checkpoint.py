@@ -1,0 +1,54 @@
+"""Save the run every so many steps and at its end; keep the last few and the milestones."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mulligan.files import remove_temporaries
+from mulligan.training.checkpoints import checkpoint_path, listed
+
+
+class SaveCheckpoints(Callback):
+    def __init__(
+        self, *, folder: str, every_n_steps: int, keep_last: int = 2, milestone_every_n_steps: int | None = None
+    ) -> None:
+        """``keep_last`` newest ones stay, and for ever those at multiples of ``milestone_every_n_steps``."""
+        if every_n_steps < 1:
+            raise ValueError(f"checkpoint.every_n_steps={every_n_steps} must be at least 1")
+        if keep_last < 1:
+            raise ValueError(f"checkpoint.keep_last={keep_last} must be at least 1, or there is nothing to resume from")
+        if milestone_every_n_steps is not None and (
+            milestone_every_n_steps < 1 or milestone_every_n_steps % every_n_steps
+        ):
+            raise ValueError(
+                f"checkpoint.milestone_every_n_steps={milestone_every_n_steps} must be a multiple of "
+                f"checkpoint.every_n_steps={every_n_steps}"
+            )
+        self.folder, self.every_n_steps, self.keep_last = Path(folder), every_n_steps, keep_last
+        self.milestone_every_n_steps = milestone_every_n_steps
+        self._saved_step = -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = trainer.global_step if trainer.ckpt_path else -1
+        if trainer.is_global_zero and self.folder.is_dir():
+            remove_temporaries(self.folder)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        step = trainer.global_step
+        if step in (0, self._saved_step):
+            return
+        milestone = bool(self.milestone_every_n_steps) and step % (self.milestone_every_n_steps or 1) == 0
+        trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options={"milestone": milestone})
+        self._saved_step = step
+        if trainer.is_global_zero:
+            ordinary = [checkpoint for checkpoint in listed(self.folder) if not checkpoint.milestone]
+            for checkpoint in ordinary[: -self.keep_last]:
+                trainer.strategy.remove_checkpoint(checkpoint.path)

@@ -1,0 +1,73 @@
+"""What a person sees: a bar on a terminal, else one plain line every N steps."""
+
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mulligan.training.callbacks.metrics import LogMetrics
+
+
+class ConsoleProgress(Callback):
+    def __init__(self, *, metrics: LogMetrics, num_steps: int) -> None:
+        self.metrics, self.num_steps = metrics, num_steps
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._begin = (0.0, 0)
+        self._printed: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._begin = (time.perf_counter(), trainer.global_step)
+        if not (trainer.is_global_zero and sys.stdout.isatty()):
+            return
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=Console(),
+        )
+        self._task = self._bar.add_task("training", total=self.num_steps, completed=trainer.global_step, state="")
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step, state=self._state())
+        elif self.metrics.latest is not self._printed:
+            self._printed = self.metrics.latest
+            share = trainer.global_step / self.num_steps
+            print(f"step {trainer.global_step}/{self.num_steps} ({share:.0%})  {self._state()}  {self._left(trainer)}", flush=True)
+
+    def on_train_end(self, *args: Any) -> None:
+        self._stop()
+
+    def on_exception(self, *args: Any) -> None:
+        self._stop()
+
+    def _state(self) -> str:
+        latest = self.metrics.latest | self.metrics.latest_validation
+        shown = {
+            "loss": ("cross_entropy", "{:.3f}"),
+            "tokens/s": ("tokens_per_second", "{:,.0f}"),
+            "MFU": ("mfu", "{:.1%}"),
+            "held-out bits/byte": ("val_bits_per_byte", "{:.3f}"),
+        }
+        return "  ".join(f"{label} {form.format(latest[key])}" for label, (key, form) in shown.items() if key in latest)
+
+    def _left(self, trainer: Trainer) -> str:
+        begin, first_step = self._begin
+        done = trainer.global_step - first_step
+        seconds = (time.perf_counter() - begin) / max(1, done) * (self.num_steps - trainer.global_step)
+        return f"{timedelta(seconds=round(seconds))} left"
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,91 @@
+"""What the loggers see: one call every N steps, and the only waits for the device outside validation and checkpoints."""
+
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from mulligan.training.hardware import peak_flops
+from mulligan.training.module import PretrainModule
+
+NATS_PER_BIT = math.log(2.0)
+
+
+class LogMetrics(Callback):
+    """Loss terms are means in nats over the counted tokens since the last call; a count is taken once, here."""
+
+    def __init__(self, *, every_n_steps: int, tokens_per_step: int, flops_per_token: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"log_every_n_steps={every_n_steps} must be at least 1")
+        self.every_n_steps, self.tokens_per_step, self.flops_per_token = every_n_steps, tokens_per_step, flops_per_token
+        self.latest: dict[str, float] = {}
+        self.latest_validation: dict[str, float] = {}
+        self.tokens_trained = 0
+        self.seconds_trained = 0.0
+        self._since: tuple[float, int] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._restart_clock(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        assert self._since is not None
+        step = trainer.global_step
+        if step == self._since[1] or step % self.every_n_steps:
+            return
+        self.latest = self._loss_metrics(pl_module) | self._speed_metrics(trainer, pl_module, step)
+        self._log(trainer, pl_module, self.latest)
+        self._restart_clock(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._pause = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if pl_module.validation_sums is None or trainer.sanity_checking:
+            return
+        cross_entropy, count, num_bytes = pl_module.take_validation_sums()
+        self.latest_validation = {
+            "val_cross_entropy": cross_entropy / count,
+            "val_perplexity": math.exp(cross_entropy / count),
+            "val_bits_per_token": cross_entropy / count / NATS_PER_BIT,
+            "val_bits_per_byte": cross_entropy / num_bytes / NATS_PER_BIT,
+        }
+        self._log(trainer, pl_module, self.latest_validation)
+        if self._since is not None:
+            self._since = (self._since[0] + time.perf_counter() - self._pause, self._since[1])
+
+    def _loss_metrics(self, module: PretrainModule) -> dict[str, float]:
+        cross_entropy, z, smoothing, count = module.take_window_sums()
+        assert module.gradient_norm is not None
+        return {
+            "loss": (cross_entropy + z + smoothing) / count,
+            "cross_entropy": cross_entropy / count,
+            "z_loss": z / count,
+            "label_smoothing": smoothing / count,
+            "perplexity": math.exp(min(700.0, cross_entropy / count)),
+            "bits_per_token": cross_entropy / count / NATS_PER_BIT,
+            "gradient_norm": float(module.gradient_norm),
+        }
+
+    def _speed_metrics(self, trainer: Trainer, module: PretrainModule, step: int) -> dict[str, float]:
+        assert self._since is not None
+        seconds, tokens = time.perf_counter() - self._since[0], (step - self._since[1]) * self.tokens_per_step
+        self.tokens_trained += tokens
+        self.seconds_trained += seconds
+        metrics = {
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "tokens_per_second": tokens / seconds,
+            "tokens_seen": float(step * self.tokens_per_step),
+        }
+        peak = peak_flops(module.device)
+        if peak is not None:
+            metrics["mfu"] = metrics["tokens_per_second"] * self.flops_per_token / (peak * trainer.world_size)
+        return metrics
+
+    def _log(self, trainer: Trainer, module: PretrainModule, metrics: dict[str, float]) -> None:
+        counters = {"step": float(trainer.global_step), "attempt": float(module.attempt)}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics | counters, step=module.attempt)
+
+    def _restart_clock(self, trainer: Trainer) -> None:
+        self._since = (time.perf_counter(), trainer.global_step)

@@ -1,0 +1,97 @@
+"""The LightningDataModule: prepared data on rank 0, then the rank's own loaders."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mulligan.data.loader import Loader, MicroBatches
+from mulligan.data.prepare import DataRecipe, Report
+from mulligan.data.sequencer import Sequencer
+from mulligan.data.shards import Shards
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.distributed import rank, world_size
+
+
+class ShardsDataModule(LightningDataModule):
+    def __init__(
+        self,
+        *,
+        recipe: DataRecipe,
+        sequence_length: int,
+        global_batch: int,
+        micro_batch: int,
+        validation_samples: int,
+        seed: int,
+        report: Report,
+    ) -> None:
+        super().__init__()
+        self.recipe, self.sequence_length, self.seed = recipe, sequence_length, seed
+        self.global_batch, self.micro_batch = global_batch, micro_batch
+        self.validation_samples, self.report = validation_samples, report
+
+    def prepare_data(self) -> None:
+        self.recipe.prepare(self.report)
+
+    def setup(self, stage: str) -> None:
+        self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
+        self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
+        sizes = self.shards.windows_by_source()
+        if not sum(sizes.values()):
+            raise ValueError(
+                f"sequence_length={self.sequence_length} is longer than every shard of {self.recipe.folder}: "
+                f"{self.shards.num_tokens} training tokens in all"
+            )
+        weights = self.recipe.weights
+        self.sequencer = Sequencer(
+            source_sizes=list(sizes.values()),
+            weights=None if weights is None else [weights[name] for name in sizes],
+            seed=self.seed,
+        )
+
+    def train_dataloader(self) -> Loader:
+        trainer = self._trainer()
+        batches = MicroBatches(
+            shards=self.shards,
+            sequencer=self.sequencer,
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            rank=rank(),
+            world_size=world_size(),
+            document_mask=self.recipe.document_mask,
+        )
+        return Loader(
+            batches,
+            next_step=lambda: trainer.global_step,
+            num_workers=self.recipe.loader_workers,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        count = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
+        mine = range(rank(), count, world_size())
+        batches = [mine[start : start + self.micro_batch] for start in range(0, len(mine), self.micro_batch)]
+        return DataLoader(_Windows(self.held_out), sampler=batches, batch_size=None)
+
+    def token_bytes(self) -> Tensor:
+        """UTF-8 bytes that each token stands for, (V,)."""
+        return torch.from_numpy(Tokenizer.load(self.recipe.folder / "tokenizer.model").token_bytes())
+
+    def _trainer(self) -> Any:
+        assert self.trainer is not None
+        return self.trainer
+
+
+class _Windows(torch.utils.data.Dataset[Tensor]):
+    """Held-out windows by their numbers."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+
+    def __getitem__(self, numbers: range) -> Tensor:
+        tokens = torch.empty((len(numbers), self.shards.sequence_length + 1), dtype=torch.int64)
+        self.shards.read(torch.as_tensor(numbers).numpy(), tokens.numpy())
+        return tokens

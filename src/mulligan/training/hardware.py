@@ -1,0 +1,42 @@
+"""What the machine can do: the precision it multiplies fast, whether compiling pays, and its peak for MFU."""
+
+import shutil
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
+
+# Dense bf16 peak in FLOP/s by a part of the device name, from NVIDIA's data sheets.
+PEAK_BF16_FLOPS = {"H200": 989e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+CPU_COMPILE_SECONDS = 25.0  # seen at 4 to 12 layers on 2 cores: 12 to 31 s
+CPU_COMPILE_GAIN = 0.13  # share of the step time that compiling saved there
+CPU_FLOPS = 1e11  # order of what a small machine trains at; only decides whether a run is long
+
+
+def resolve_precision(precision: Precision, accelerator: str) -> str:
+    """``auto`` is bf16-mixed where the processor has bf16 matrix instructions, else 32-true."""
+    if precision != "auto":
+        return precision
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    features = torch.cpu.get_capabilities() if accelerator == "cpu" else {}
+    return "bf16-mixed" if features.get("amx_bf16") or features.get("avx512_bf16") else "32-true"
+
+
+def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flops: float) -> bool:
+    """``auto`` compiles on a GPU when the run is not a trial, and on a CPU when the time saved exceeds the compile time."""
+    if choice != "auto":
+        return choice
+    if accelerator == "cuda":
+        return total_flops > 1e15
+    has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
+    return has_compiler and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 peak of one device in FLOP/s, or None where it is not published for this device."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_BF16_FLOPS.items() if part in name), None)

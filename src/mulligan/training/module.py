@@ -1,0 +1,148 @@
+"""The LightningModule: one global batch's gradient, whatever the ranks and the accumulation.
+
+Shapes: B samples of a micro-batch, T positions, D width, V vocabulary.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from mulligan.data.loader import MicroBatch
+from mulligan.distributed import all_reduce_sum
+from mulligan.model.config import ModelConfig
+from mulligan.model.transformer import Transformer
+from mulligan.objective.linear_cross_entropy import Terms
+from mulligan.objective.next_token import NextToken, targets_within_documents
+from mulligan.training.optimizers import AdamWRecipe
+from mulligan.training.schedules import Schedule
+
+
+class PretrainModule(LightningModule):
+    """Next-token training. The loss of a micro-batch is its sum over the counted targets of the *global* batch, so that
+    the gradients of all micro-batches and ranks add up to that of the global mean.
+    """
+
+    token_bytes_V: Tensor
+
+    def __init__(
+        self,
+        *,
+        model: ModelConfig,
+        objective: NextToken,
+        optimizer: AdamWRecipe,
+        schedule: Schedule,
+        num_steps: int,
+        accumulation: int,
+        seed: int,
+        begin_id: int,
+        document_mask: bool,
+        compile_model: bool,
+        token_bytes: Callable[[], Tensor],
+    ) -> None:
+        super().__init__()
+        self.model_config, self.objective = model, objective
+        self.optimizer_recipe, self.schedule, self.num_steps = optimizer, schedule, num_steps
+        self.accumulation, self.seed = accumulation, seed
+        self.begin_id, self.document_mask, self.compile_model = begin_id, document_mask, compile_model
+        self.token_bytes = token_bytes
+        self.attempt = 0
+        self.model: Transformer | None = None
+        self.gradient_norm: Tensor | None = None
+        self.window_sums: Tensor | None = None
+        self.validation_sums: Tensor | None = None
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            return
+        with torch.device("meta"):
+            self.model = Transformer(self.model_config)
+        dtype = torch.get_default_dtype()  # Lightning's bf16-true sets it around this hook
+        self.model.to(dtype).materialize(self.device, self.seed)
+        if self.compile_model:
+            for block in self.model.blocks:
+                block.compile()  # one graph serves every block, so compiling costs the same at any depth
+
+    def configure_optimizers(self) -> Any:
+        assert self.model is not None
+        optimizer = self.optimizer_recipe.make(self.model)
+        scheduler = LambdaLR(optimizer, partial(self.schedule.factor, num_steps=self.num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
+        micro_step = batch_idx % self.accumulation
+        # The random state is a function of the place in the run: nothing to save, nothing to restore after a rewind.
+        torch.manual_seed(hash((self.seed, self.global_step, micro_step, self.global_rank)) % 2**63)
+        terms = self._terms(batch.tokens_ST, regularized=True)
+        sums = torch.stack((*terms[1:4], terms.count.to(terms.z_sum.dtype))).detach()
+        self.window_sums = sums if self.window_sums is None else self.window_sums + sums
+        # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
+        return terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        terms = self._terms(batch, regularized=False)
+        targets_BT = batch[:, 1:]
+        num_bytes = self.token_bytes_V[targets_BT].sum()  # the begin mark, which a mask leaves out, stands for none
+        sums = torch.stack((terms.cross_entropy_sum.double(), terms.count.double(), num_bytes.double()))
+        self.validation_sums = sums if self.validation_sums is None else self.validation_sums + sums
+
+    def on_validation_epoch_start(self) -> None:
+        if not hasattr(self, "token_bytes_V"):
+            self.register_buffer("token_bytes_V", self.token_bytes().to(self.device), persistent=False)
+        self.validation_sums = None
+
+    def take_window_sums(self) -> list[float]:
+        """Cross-entropy, z and smoothing sums and the count since the last call, over all ranks. Waits for the device."""
+        assert self.window_sums is not None
+        sums = all_reduce_sum(self.window_sums.double()).tolist()
+        self.window_sums = None
+        return sums
+
+    def take_validation_sums(self) -> list[float]:
+        """Cross-entropy sum, count and UTF-8 bytes of the last validation, over all ranks. Waits for the device."""
+        assert self.validation_sums is not None
+        sums = all_reduce_sum(self.validation_sums).tolist()
+        self.validation_sums = None
+        return sums
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        assert self.model is not None
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        clip_norm = self.optimizer_recipe.clip_norm or float("inf")
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.attempt += 1
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["mulligan"] = {"attempt": self.attempt}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.attempt = checkpoint["mulligan"]["attempt"]
+        _rescale_batch_progress(checkpoint, self.accumulation)
+
+    def _terms(self, tokens_BT: Tensor, *, regularized: bool) -> Terms:
+        assert self.model is not None
+        targets_BT, document_BT = tokens_BT[:, 1:], None
+        if self.document_mask:
+            targets_BT, document_BT = targets_within_documents(tokens_BT, self.begin_id)
+        head = partial(
+            self.objective, targets_BT=targets_BT, softcap=self.model_config.logit_softcap, regularized=regularized
+        )
+        return self.model(tokens_BT[:, :-1], document_BT=document_BT, head=head)
+
+
+def _rescale_batch_progress(checkpoint: dict[str, Any], accumulation: int) -> None:
+    """Lightning counts micro-batches: on another world size a step has another number of them."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        unfinished = counts["processed"] - counts["completed"]  # 1 when saved from on_train_batch_end
+        counts |= dict.fromkeys(("ready", "started", "processed"), checkpoint["global_step"] * accumulation)
+        counts["completed"] = counts["processed"] - unfinished

@@ -1,0 +1,216 @@
+"""One training run: its constructor is the schema of conf/train.yaml, ``fit`` does the work."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+
+from mulligan.data.prepare import DataRecipe, Report
+from mulligan.data.shards import Shards
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
+from mulligan.evaluation.generation import Sampler, generate_text
+from mulligan.evaluation.held_out import held_out
+from mulligan.files import write_json
+from mulligan.model.config import ModelConfig
+from mulligan.model.weights import weights_sha256
+from mulligan.objective.next_token import NextToken
+from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
+from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.callbacks.console import ConsoleProgress
+from mulligan.training.callbacks.metrics import LogMetrics
+from mulligan.training.checkpoints import AtomicCheckpointIO, newest_whole
+from mulligan.training.datamodule import ShardsDataModule
+from mulligan.training.hardware import Precision, resolve_compile, resolve_precision
+from mulligan.training.module import PretrainModule
+from mulligan.training.optimizers import AdamWRecipe
+from mulligan.training.schedules import Schedule
+
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
+
+
+class TrainingRun:
+    """Everything a run is made of. Sizes are in samples, tokens and steps; ``folder`` is the run's own."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        folder: str,
+        seed: int,
+        sequence_length: int,
+        global_batch_samples: int | None,
+        global_batch_tokens: int | None,
+        micro_batch: int | None,
+        max_steps: int | None,
+        max_tokens: int | None,
+        max_tokens_per_parameter: float | None,
+        precision: Precision,
+        compile: bool | Literal["auto"],
+        validate_every_n_steps: int,
+        validation_samples: int,
+        log_every_n_steps: int,
+        sample_prompt: str,
+        accept_changes: bool,
+        model: ModelConfig,
+        objective: NextToken,
+        optimizer: AdamWRecipe,
+        schedule: Schedule,
+        data: DataRecipe,
+        checkpoint: SaveCheckpoints,
+        trainer: Callable[..., Trainer],
+        logger: dict[str, Logger | None],
+    ) -> None:
+        if sequence_length < 1 or sequence_length > model.max_length:
+            raise ValueError(
+                f"sequence_length={sequence_length} must be in [1, model.max_length={model.max_length}]"
+            )
+        if model.vocab_size < data.tokenizer.vocab_size:
+            raise ValueError(
+                f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={data.tokenizer.vocab_size}"
+            )
+        for key, number in (("validate_every_n_steps", validate_every_n_steps), ("validation_samples", validation_samples)):
+            if number < 1:
+                raise ValueError(f"{key}={number} must be at least 1")
+        self.name, self.folder, self.seed = name, Path(folder), seed
+        self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
+        self.data, self.sequence_length, self.validation_samples = data, sequence_length, validation_samples
+        self.global_batch = samples_of_global_batch(
+            samples=global_batch_samples, tokens=global_batch_tokens, sequence_length=sequence_length
+        )
+        self.tokens_per_step = self.global_batch * sequence_length
+        self.num_steps = num_steps_of(
+            steps=max_steps,
+            tokens=max_tokens,
+            tokens_per_parameter=max_tokens_per_parameter,
+            tokens_per_step=self.tokens_per_step,
+            num_parameters=model.num_parameters,
+        )
+        self.metrics = LogMetrics(
+            every_n_steps=log_every_n_steps,
+            tokens_per_step=self.tokens_per_step,
+            flops_per_token=model.flops_per_token(sequence_length),
+        )
+        self.trainer = trainer(
+            max_steps=self.num_steps,
+            max_epochs=-1,
+            logger=[one for one in logger.values() if one is not None],
+            callbacks=[self.metrics, ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps), checkpoint],
+            plugins=[AtomicCheckpointIO()],
+            precision=resolve_precision(precision, _accelerator_of(trainer)),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=str(self.folder),
+        )
+        self.micro_batch, self.accumulation = accumulation_of(
+            global_batch=self.global_batch,
+            micro_batch=micro_batch,
+            world_size=self.trainer.num_devices * self.trainer.num_nodes,
+        )
+        self.trainer.accumulate_grad_batches = self.accumulation
+        self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
+        self.compile = resolve_compile(
+            compile, self.trainer.strategy.root_device.type, self.num_steps * self.flops_per_step
+        )
+        self.checkpoint = checkpoint
+        self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
+
+    @property
+    def precision(self) -> str:
+        return str(self.trainer.precision)
+
+    @property
+    def flops_per_step(self) -> int:
+        return self.model.flops_per_token(self.sequence_length) * self.tokens_per_step
+
+    @property
+    def is_rank_zero(self) -> bool:
+        return self.trainer.is_global_zero
+
+    def fit(self, report: Report, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """Train from the newest whole checkpoint, or from the start, to the end; on rank 0 evaluate and return the summary."""
+        datamodule = ShardsDataModule(
+            recipe=self.data,
+            sequence_length=self.sequence_length,
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            validation_samples=self.validation_samples,
+            seed=self.seed,
+            report=report,
+        )
+        module = PretrainModule(
+            model=self.model,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            num_steps=self.num_steps,
+            accumulation=self.accumulation,
+            seed=self.seed,
+            begin_id=Tokenizer.begin_id,
+            document_mask=self.data.document_mask,
+            compile_model=self.compile,
+            token_bytes=datamodule.token_bytes,
+        )
+        found = newest_whole(self.checkpoint.folder, warn)
+        if found is not None:
+            warn(f"going on from step {found.step} ({found.path})")
+        self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
+        return self._summarize(module, report) if self.is_rank_zero else None
+
+    def _summarize(self, module: PretrainModule, report: Report) -> dict[str, Any]:
+        report("evaluating", 0, 1)
+        assert module.model is not None
+        shards = Shards(self.data.folder, "validation", self.sequence_length)
+        tokenizer = Tokenizer.load(self.data.folder / "tokenizer.model")
+        texts = shards.texts(tokenizer)
+        scores = held_out(
+            module.model,
+            shards,
+            batch_size=max(8, self.micro_batch),
+            begin_id=Tokenizer.begin_id,
+            document_mask=self.data.document_mask,
+            autocast_dtype=AUTOCAST_DTYPES.get(self.precision),
+        )
+        completion = generate_text(
+            module.model, tokenizer, self.sample_prompt, Sampler(temperature=0.8, top_p=0.9), max_new_tokens=120
+        )
+        trained = self.metrics.seconds_trained
+        summary = {
+            "name": self.name,
+            "step": self.trainer.global_step,
+            "attempt": module.attempt,
+            "val_bits_per_byte": scores.bits_per_byte,
+            "val_perplexity": scores.perplexity,
+            "val_bits_per_token": scores.bits_per_token,
+            "val_tokens": scores.num_tokens,
+            "val_utf8_bytes": scores.utf8_bytes,
+            "gzip_bits_per_byte": gzip_bits_per_byte(texts),
+            "xz_bits_per_byte": xz_bits_per_byte(texts),
+            "tokens_per_second": self.metrics.tokens_trained / trained if trained else None,
+            "num_parameters": self.model.num_parameters,
+            "precision": self.precision,
+            "compile": self.compile,
+            "world_size": self.trainer.world_size,
+            "data_fingerprint": shards.manifest["fingerprint"],
+            "weights_sha256": weights_sha256(module.model),
+            "sample_prompt": self.sample_prompt,
+            "sample": self.sample_prompt + "".join(completion),
+        }
+        write_json(self.folder / "summary.json", summary)
+        report("evaluating", 1, 1)
+        return summary
+
+
+def _accelerator_of(trainer: Callable[..., Trainer]) -> str:
+    """cpu or cuda, as the partial Trainer will choose: precision must be known before it is made."""
+    named = str(getattr(trainer, "keywords", {}).get("accelerator", "auto"))
+    if named in ("auto", "gpu", "cuda"):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return named
