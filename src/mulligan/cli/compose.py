@@ -1,4 +1,4 @@
-"""From the command line to objects: Hydra composes, signatures check, and every mistake becomes one line and exit code 2."""
+"""From the command line to objects: Hydra composes, signatures check, a mistake becomes one line and exit code 2."""
 
 import difflib
 import inspect
@@ -7,10 +7,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,8 +45,8 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         if shown:
             raise
         failures.append(error)
-    for error in failures:
-        print(f"mulligan {verb}: {_one_line(error, verb)}", file=sys.stderr)
+    for failure in failures:
+        print(f"mulligan {verb}: {_one_line(failure, verb)}", file=sys.stderr)
     return USER_ERROR if failures else 0
 
 
@@ -90,7 +91,10 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
         yield f"{prefix}_target_={node['_target_']} cannot be imported: {reason}"
         return
     signature = inspect.signature(target)
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a library names a type that it imports only for type checkers
+        hints = {}
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     for key, value in given.items():
@@ -119,10 +123,15 @@ def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
 
 
 def _describe(hint: Any) -> str:
-    text = hint.__name__ if isinstance(hint, type) else str(hint)
-    choices = re.findall(r"typing\.Literal\[([^\]]*)\]", text)
-    text = re.sub(r"typing\.Literal\[[^\]]*\]", choices[0].replace("'", "") if choices else "", text)
-    return text.replace("typing.", "").replace("NoneType", "null").replace("None", "null").replace(" | ", " or ")
+    """A type as a user would write its values."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return ", ".join(arguments)
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_describe(argument) for argument in arguments)
+    if hint is NoneType:
+        return "null"
+    return hint.__name__ if isinstance(hint, type) and not arguments else str(hint).replace("typing.", "")
 
 
 def _holds_target(value: Any) -> bool:
@@ -141,7 +150,9 @@ def _one_line(error: BaseException, verb: str) -> str:
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{Path(error.filename)}: {error.strerror}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {str(error).splitlines()[0]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(lines) or type(error).__name__
     unknown = re.match(r"Could not override '([^']+)'", message)
@@ -167,4 +178,4 @@ def _dotted(node: Any) -> Iterator[str]:
             yield str(key)
             child = node._get_node(key)
             if isinstance(child, DictConfig) and not child._is_interpolation() and not child._is_missing():
-                yield from (f"{key}.{below}" for below in _dotted(child))
+                yield from (f"{key!s}.{below}" for below in _dotted(child))

@@ -48,7 +48,9 @@ def differences(recorded: dict[str, Any], content: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(tuple(f"{free}." for free in FREE)) and key not in FREE
+        if before.get(key) != now.get(key)
+        and not key.startswith(tuple(f"{free}." for free in FREE))
+        and key not in FREE
     ]
 
 

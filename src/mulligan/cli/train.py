@@ -50,6 +50,7 @@ def _quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
 
 
 def _print_opening(run: TrainingRun) -> None:
@@ -65,7 +66,9 @@ def _print_opening(run: TrainingRun) -> None:
 
 
 def _print_closing(summary: dict[str, Any], folder: Path) -> None:
-    table = Table(title=f"{summary['name']}: step {summary['step']:,}, attempt {summary['attempt']:,}", title_justify="left")
+    table = Table(
+        title=f"{summary['name']}: step {summary['step']:,}, attempt {summary['attempt']:,}", title_justify="left"
+    )
     table.add_column("held out")
     table.add_column("", justify="right")
     table.add_row("bits per byte", f"{summary['val_bits_per_byte']:.4f}")

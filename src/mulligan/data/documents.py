@@ -3,6 +3,7 @@
 import gzip
 import sysconfig
 from collections.abc import Iterable, Iterator
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -68,7 +69,7 @@ class TextFiles:
         self.part_bytes = part_bytes
 
     def parts(self) -> list[Part]:
-        return _parts_of_files(self.paths, Path(), self.part_bytes)
+        return _parts_of_files(self.paths, None, self.part_bytes)
 
     def read(self, part: Part) -> Iterator[Document]:
         for name in part:
@@ -77,28 +78,24 @@ class TextFiles:
 
 def find_files(patterns: list[str]) -> list[Path]:
     """Every file that the glob patterns or names match; a pattern without a match is an error."""
+    if not patterns:
+        raise ValueError("paths=[] names no file; give names or a glob such as 'text/**/*.txt'")
     found: list[Path] = []
     for pattern in patterns:
-        path = Path(pattern)
-        matches = [path] if path.is_file() else [match for match in _glob(path) if match.is_file()]
+        matches = [path for path in map(Path, glob(pattern, recursive=True)) if path.is_file()]
         if not matches:
-            raise ValueError(f"data paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")
+            raise ValueError(f"paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")
         found += matches
     return sorted(set(found))
 
 
-def _glob(pattern: Path) -> Iterable[Path]:
-    root = Path(pattern.anchor or ".")
-    return root.glob(str(pattern.relative_to(root) if pattern.anchor else pattern))
-
-
-def _parts_of_files(files: Iterable[Path], root: Path, part_bytes: int) -> list[Part]:
+def _parts_of_files(files: Iterable[Path], root: Path | None, part_bytes: int) -> list[Part]:
     """Group files, sorted by name, until a part has ``part_bytes``."""
     parts: list[Part] = []
     names: list[str] = []
     size = 0
     for path in sorted(files):
-        names.append(path.relative_to(root).as_posix())
+        names.append((path.relative_to(root) if root else path).as_posix())
         size += path.stat().st_size
         if size >= part_bytes:
             parts.append(tuple(names))

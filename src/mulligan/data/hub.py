@@ -1,8 +1,10 @@
 """Sources read through Hugging Face datasets: JSON lines and Parquet files, and data sets of the hub, streamed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import datasets
+import pyarrow
 
 from mulligan.data.documents import Document, Part, find_files
 
@@ -22,7 +24,8 @@ class TableFiles:
     def read(self, part: Part) -> Iterator[Document]:
         (name,) = part
         builder = _builder_of(name)
-        options = {"encoding_errors": "replace"} if builder == "json" else {}
+        # datasets heeds encoding_errors only when the encoding is not spelled "utf-8".
+        options = {"encoding": "UTF-8", "encoding_errors": "replace"} if builder == "json" else {}
         rows = datasets.load_dataset(builder, data_files=[name], split="train", streaming=True, **options)
         yield from _documents(rows, name, self.text_column)
 
@@ -52,20 +55,30 @@ class HubDataset:
 
     def _stream(self) -> datasets.IterableDataset:
         try:
-            return datasets.load_dataset(
-                self.path, self.name, split=self.split, revision=self.revision, streaming=True
-            )
+            return datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision, streaming=True)
         except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"data.path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
 
 
 def _documents(rows: datasets.IterableDataset, origin: str, text_column: str) -> Iterator[Document]:
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_whole(rows, origin)):
         if text_column not in row:
             raise ValueError(f"{origin} has no column text_column={text_column!r}; it has {', '.join(row)}")
+        text = row[text_column]
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{origin}, row {number}: text_column={text_column!r} holds {text!r}, which is not text")
         name = f"{origin}:{number}"
-        yield Document(name, name, row[text_column] or "")
+        yield Document(name, name, text or "")
+
+
+def _whole(rows: datasets.IterableDataset, origin: str) -> Iterator[dict[str, Any]]:
+    """The rows; whatever the reader of a torn or empty file raises becomes one error that names the file."""
+    try:
+        yield from rows
+    except (pyarrow.ArrowException, EOFError, OSError, RuntimeError, UnicodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{origin} cannot be read to its end: {reason}") from None
 
 
 def _builder_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""From tokenized parts to shards: documents seen before are dropped, the splits are parted, all is hashed and counted."""
+"""From tokenized parts to shards: repeated documents are dropped, the splits are parted, all is hashed."""
 
 import hashlib
 from pathlib import Path
@@ -59,11 +59,14 @@ def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[st
 
 def verify(folder: Path) -> None:
     """Compare every shard with its hash in the manifest; raise ValueError at the first that differs."""
-    for shard in read_json(folder / "manifest.json")["shards"]:
-        for name, key in ((shard["file"], "sha256"), (offsets_name(shard["file"]), "documents_sha256")):
-            if not (folder / name).is_file() or sha256_file(folder / name) != shard[key]:
-                raise ValueError(f"{folder / name} differs from its manifest; remove {folder} to prepare it again")
+    manifest = read_json(folder / "manifest.json")
+    expected = {"tokenizer.model": manifest["tokenizer_sha256"]}
+    for shard in manifest["shards"]:
+        expected |= {shard["file"]: shard["sha256"], offsets_name(shard["file"]): shard["documents_sha256"]}
+    for name, digest in expected.items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise ValueError(f"{folder / name} differs from its manifest; remove {folder} to prepare it again")
 
 
 def _save(path: Path, array: NDArray[Any]) -> str:
-    return write_hashed(path, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))  # type: ignore[arg-type]  # needs only write
+    return write_hashed(path, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))

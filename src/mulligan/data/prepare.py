@@ -11,10 +11,11 @@ import json
 import os
 import platform
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,11 @@ class DataRecipe:
 
     def prepare(self, report: Report) -> Path:
         """Make the prepared data unless it is there, and return its folder."""
-        manifest_path = self.folder / "manifest.json"
+        manifest_path, parts_folder = self.folder / "manifest.json", self.folder / "parts"
         if manifest_path.is_file():
             read_json(manifest_path)
+            shutil.rmtree(parts_folder, ignore_errors=True)
             return self.folder
-        parts_folder = self.folder / "parts"
         write_json(parts_folder / "request.json", self.request)
         remove_temporaries(parts_folder)
         remove_temporaries(self.folder)
@@ -159,10 +160,22 @@ def _run_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
     if workers <= 1:
         yield from map(tokenize_part, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
             for future in as_completed([pool.submit(tokenize_part, job) for job in jobs]):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

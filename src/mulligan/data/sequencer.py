@@ -1,4 +1,4 @@
-"""The order of samples: a pure function of (seed, step, global batch, skips) that knows no rank and stores no permutation.
+"""The order of samples: a pure function of (seed, step, global batch, skips) that knows no rank, stores no permutation.
 
 Positions count the samples a run trains on; sample indices count those it was offered. Without skips they are the same
 number; a skip removes a half-open range of sample indices. A sample index is sent to a source by the mixture and to a
@@ -59,8 +59,10 @@ class Skips:
     def __init__(self, ranges: Sequence[tuple[int, int]] = ()) -> None:
         merged: list[list[int]] = []
         for start, stop in sorted(ranges):
-            if not 0 <= start < stop:
-                raise ValueError(f"skip [{start}, {stop}) must be a half-open range with 0 <= start < stop")
+            if int(start) != start or int(stop) != stop or not 0 <= start < stop < 2**62:
+                raise ValueError(
+                    f"skip [{start}, {stop}) must be a half-open range of indices, 0 <= start < stop < 2**62"
+                )
             if merged and start <= merged[-1][1]:
                 merged[-1][1] = max(merged[-1][1], stop)
             else:
@@ -129,8 +131,8 @@ def _quotas(weights: Sequence[float], num_sources: int) -> Indices:
     """Slots of each source in one period, by largest remainder."""
     if len(weights) != num_sources:
         raise ValueError(f"{len(weights)} weights for {num_sources} sources: give one for each")
-    if min(weights) <= 0:
-        raise ValueError(f"weights {list(weights)} must all be above 0")
+    if not all(0.0 < weight < np.inf for weight in weights):
+        raise ValueError(f"weights {list(weights)} must all be finite and above 0")
     exact = np.array(weights, dtype=np.float64) / sum(weights) * MIXTURE_PERIOD
     quotas = np.floor(exact).astype(np.int64)
     order = np.argsort(quotas - exact, kind="stable")

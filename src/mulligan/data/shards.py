@@ -29,7 +29,9 @@ class Shards:
         self.tokens = [np.load(folder / entry["file"], mmap_mode="r") for entry in self.entries]
         for entry, tokens in zip(self.entries, self.tokens, strict=True):
             if len(tokens) != entry["tokens"]:
-                raise ValueError(f"{folder / entry['file']} has {len(tokens)} tokens, its manifest says {entry['tokens']}")
+                raise ValueError(
+                    f"{folder / entry['file']} has {len(tokens)} tokens, its manifest says {entry['tokens']}"
+                )
         self._documents = [np.load(folder / offsets_name(entry["file"]), mmap_mode="r") for entry in self.entries]
         windows = [max(0, (len(tokens) - 1) // sequence_length) for tokens in self.tokens]
         self._first_window = np.concatenate(([0], np.cumsum(windows))).astype(np.int64)

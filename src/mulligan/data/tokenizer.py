@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 _BLANK = "\u2581"
 _SEPARATOR = "\t"  # the trainer's own reserved character: it skips every sentence that holds one
 _CHUNK_CHARACTERS = 800  # encoding is faster on short pieces of text, and a cut after a line end costs nothing
+_PROBE = " a  b\n\n\u2460 c"  # what SentencePiece's own defaults would change
 _TRAINER_THREADS = 8  # the model file records the number, so it must not follow the machine
 _BEGIN, _END = 1, 2
 
@@ -37,14 +38,23 @@ class Tokenizer:
                 "the tokenizer model must have byte fallback, and bos and eos as pieces 1 and 2; "
                 "train it with tokenizer=bpe, or with SentencePiece's --byte_fallback --bos_id=1 --eos_id=2"
             )
+        if self.decode(self._processor.encode(_PROBE)) != _PROBE:
+            raise ValueError(
+                "the tokenizer model normalizes text and so loses bytes; train it with the rule 'identity'"
+            )
         self._blank_ids = [byte_ids[bytes([byte])] for byte in _BLANK.encode()]
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
+        model = path.read_bytes()
+        if not model:
+            raise ValueError(f"{path} is not a SentencePiece model: it is empty")
         try:
-            return cls(path.read_bytes())
-        except (OSError, RuntimeError) as error:
+            return cls(model)
+        except RuntimeError as error:
             raise ValueError(f"{path} is not a SentencePiece model: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without begin and end."""

@@ -47,7 +47,7 @@ def held_out(
     stride: int | None = None,
     autocast_dtype: torch.dtype | None = None,
 ) -> HeldOut:
-    """Score each token of ``shards`` once, given at least ``sequence_length - stride`` tokens before it where there are.
+    """Score each token of ``shards`` once, given ``sequence_length - stride`` tokens before it or more.
 
     ``stride`` is how far a window moves, half its length by default: shorter gives more context for more work. All
     bytes of the documents count: the one token of a shard that is never predicted is a begin mark, which has none.
@@ -81,7 +81,7 @@ def held_out(
             with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                 terms = model(inputs_BT, document_BT=document_BT, head=head)
             total += terms.cross_entropy_sum.double().cpu()
-            count += int(terms.count)
+            count += int(terms.num_counted)
     model.train(was_training)
     return HeldOut(float(total), count, shards.utf8_bytes)
 

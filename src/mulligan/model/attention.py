@@ -36,9 +36,7 @@ class Attention(nn.Module):
             self.q_norm = make_norm("rms", self.head_width, eps=config.norm_eps, bias=False)
             self.k_norm = make_norm("rms", self.head_width, eps=config.norm_eps, bias=False)
 
-    def forward(
-        self, x_BTD: Tensor, positions: Positions, cache: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, positions: Positions, cache: list[Tensor] | None = None) -> Tensor:
         batch, length, width = x_BTD.shape
         heads = (self.num_heads, self.num_groups, self.num_groups)
         qkv = self.qkv(x_BTD).split([n * self.head_width for n in heads], dim=-1)

@@ -22,10 +22,9 @@ Head = Callable[[Tensor, Tensor], Any]
 class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        norm = {"eps": config.norm_eps, "bias": config.bias}
-        self.attention_norm = make_norm(config.norm, config.width, **norm)
+        self.attention_norm = make_norm(config.norm, config.width, eps=config.norm_eps, bias=config.bias)
         self.attention = Attention(config)
-        self.feedforward_norm = make_norm(config.norm, config.width, **norm)
+        self.feedforward_norm = make_norm(config.norm, config.width, eps=config.norm_eps, bias=config.bias)
         self.feedforward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -122,9 +121,7 @@ class Transformer(nn.Module):
                 self.config.max_length, self.config.head_width, self.config.rope_theta, device
             )
 
-    def _positions(
-        self, start: int, length: int, document_BT: Tensor | None, device: torch.device
-    ) -> Positions:
+    def _positions(self, start: int, length: int, document_BT: Tensor | None, device: torch.device) -> Positions:
         cos_TK = None if self.cos_TK is None else self.cos_TK[start : start + length]
         sin_TK = None if self.sin_TK is None else self.sin_TK[start : start + length]
         mask_B1TT = None

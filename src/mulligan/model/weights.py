@@ -15,7 +15,7 @@ def weights_sha256(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         cpu = parameter.detach().contiguous().cpu()
         digest.update(f"{name}:{cpu.dtype}:{tuple(cpu.shape)}:".encode())
-        digest.update(cpu.view(-1).view(torch.uint8).numpy())
+        digest.update(cpu.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

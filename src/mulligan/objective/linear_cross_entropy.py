@@ -17,13 +17,13 @@ SCRATCH_ELEMENTS = 2 * 2**20  # rows in the type of the sums, worked on while th
 
 
 class Terms(NamedTuple):
-    """Sums over the counted tokens, in nats. ``loss_sum`` is the sum of the three terms and alone carries a gradient."""
+    """Sums over the counted tokens, in nats. ``loss_sum`` is that of the three terms and alone carries a gradient."""
 
     loss_sum: Tensor
     cross_entropy_sum: Tensor
     z_sum: Tensor
     smoothing_sum: Tensor
-    count: Tensor
+    num_counted: Tensor
 
 
 def linear_cross_entropy(
@@ -163,9 +163,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
         ctx.grads = hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype)
         cross_entropy, z, smoothing = sums_3.unbind()
-        count = counted_N1.sum()
-        ctx.mark_non_differentiable(cross_entropy, z, smoothing, count)
-        return sums_3.sum(), cross_entropy, z, smoothing, count
+        num_counted = counted_N1.sum()
+        ctx.mark_non_differentiable(cross_entropy, z, smoothing, num_counted)
+        return sums_3.sum(), cross_entropy, z, smoothing, num_counted
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:

@@ -3,6 +3,8 @@
 Shapes: B batch, T positions, D width, V vocabulary, N = B * T.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,9 +56,9 @@ def plain_cross_entropy(
         logits_NV = logits_NV.float()
     if softcap is not None:
         logits_NV = softcap * torch.tanh(logits_NV / softcap)
-    options = {"ignore_index": ignore_index, "reduction": "sum"}
-    cross_entropy = F.cross_entropy(logits_NV, targets_N, **options)
-    smoothed = F.cross_entropy(logits_NV, targets_N, label_smoothing=label_smoothing, **options)
+    sum_loss = partial(F.cross_entropy, ignore_index=ignore_index, reduction="sum")
+    cross_entropy = sum_loss(logits_NV, targets_N)
+    smoothed = sum_loss(logits_NV, targets_N, label_smoothing=label_smoothing)
     counted_N = targets_N != ignore_index
     z = z_loss * (torch.logsumexp(logits_NV, dim=1).square() * counted_N).sum()
     smoothing = smoothed - cross_entropy

@@ -25,7 +25,8 @@ def accumulation_of(*, global_batch: int, micro_batch: int | None, world_size: i
         below, above = global_batch // world_size * world_size, -(-global_batch // world_size) * world_size
         nearest = f"{below} or {above}" if below else str(above)
         raise ValueError(
-            f"global_batch of {global_batch} samples cannot be split over {world_size} ranks: the nearest that can is {nearest}"
+            f"global_batch_samples={global_batch} cannot be split over {world_size} ranks: "
+            f"the nearest that can is {nearest}"
         )
     per_rank = global_batch // world_size
     if micro_batch is None:
@@ -34,7 +35,8 @@ def accumulation_of(*, global_batch: int, micro_batch: int | None, world_size: i
         divisors = [size for size in range(1, per_rank + 1) if per_rank % size == 0]
         nearest_size = min(divisors, key=lambda size: (abs(size - micro_batch), size))
         raise ValueError(
-            f"micro_batch={micro_batch} must divide the {per_rank} samples of a rank: the nearest that does is {nearest_size}"
+            f"micro_batch={micro_batch} must divide the {per_rank} samples of a rank: "
+            f"the nearest that does is {nearest_size}"
         )
     return micro_batch, per_rank // micro_batch
 

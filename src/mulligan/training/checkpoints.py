@@ -1,12 +1,12 @@
 """Checkpoints that are whole or passed over.
 
-``step_00000100.ckpt`` holds the state; ``step_00000100.json`` is written after it, with its sha256: a checkpoint without
-it, or whose bytes differ, does not exist for resume.
+``step_00000100.ckpt`` holds the state; ``step_00000100.json``, written after it, its sha256: a checkpoint without that,
+or whose bytes differ, does not exist for resume.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -25,7 +25,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        digest = write_hashed(path, lambda file: torch.save(checkpoint, file))
+        digest = write_hashed(path, lambda file: torch.save(checkpoint, cast(IO[bytes], file)))
         description = {"sha256": digest, "step": checkpoint["global_step"], "num_bytes": path.stat().st_size}
         write_json(path.with_suffix(".json"), description | (storage_options or {}))
 

@@ -1,6 +1,5 @@
 """The LightningDataModule: prepared data on rank 0, then the rank's own loaders."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,11 +39,13 @@ class ShardsDataModule(LightningDataModule):
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
         self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
         sizes = self.shards.windows_by_source()
-        if not sum(sizes.values()):
-            raise ValueError(
-                f"sequence_length={self.sequence_length} is longer than every shard of {self.recipe.folder}: "
-                f"{self.shards.num_tokens} training tokens in all"
-            )
+        for shards in (self.shards, self.held_out):
+            if not sum(shards.windows_by_source().values()):
+                raise ValueError(
+                    f"sequence_length={self.sequence_length} is longer than every {shards.split} shard of "
+                    f"{self.recipe.folder}, {shards.num_tokens} tokens in all; "
+                    f"make it shorter, or change data.validation_fraction={self.recipe.validation_fraction}"
+                )
         weights = self.recipe.weights
         self.sequencer = Sequencer(
             source_sizes=list(sizes.values()),
@@ -54,6 +55,12 @@ class ShardsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         trainer = self._trainer()
+        planned = self.global_batch // (self.micro_batch * trainer.accumulate_grad_batches)
+        if world_size() != planned:
+            raise ValueError(
+                f"{world_size()} ranks were started, but trainer.devices and trainer.num_nodes make {planned}: "
+                "give the launcher and the trainer the same number"
+            )
         batches = MicroBatches(
             shards=self.shards,
             sequencer=self.sequencer,

@@ -1,6 +1,8 @@
 """What the machine can do: the precision it multiplies fast, whether compiling pays, and its peak for MFU."""
 
 import shutil
+import sysconfig
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,13 +27,14 @@ def resolve_precision(precision: Precision, accelerator: str) -> str:
 
 
 def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flops: float) -> bool:
-    """``auto`` compiles on a GPU when the run is not a trial, and on a CPU when the time saved exceeds the compile time."""
+    """``auto`` compiles on a GPU unless the run is a trial, on a CPU if that saves more time than it costs."""
     if choice != "auto":
         return choice
     if accelerator == "cuda":
         return total_flops > 1e15
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
     has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
-    return has_compiler and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
+    return has_compiler and has_headers and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
 
 
 def peak_flops(device: torch.device) -> float | None:

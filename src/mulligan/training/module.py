@@ -78,7 +78,7 @@ class PretrainModule(LightningModule):
         # The random state is a function of the place in the run: nothing to save, nothing to restore after a rewind.
         torch.manual_seed(hash((self.seed, self.global_step, micro_step, self.global_rank)) % 2**63)
         terms = self._terms(batch.tokens_ST, regularized=True)
-        sums = torch.stack((*terms[1:4], terms.count.to(terms.z_sum.dtype))).detach()
+        sums = torch.stack((*terms[1:4], terms.num_counted.to(terms.z_sum.dtype))).detach()
         self.window_sums = sums if self.window_sums is None else self.window_sums + sums
         # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
         return terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
@@ -87,7 +87,7 @@ class PretrainModule(LightningModule):
         terms = self._terms(batch, regularized=False)
         targets_BT = batch[:, 1:]
         num_bytes = self.token_bytes_V[targets_BT].sum()  # the begin mark, which a mask leaves out, stands for none
-        sums = torch.stack((terms.cross_entropy_sum.double(), terms.count.double(), num_bytes.double()))
+        sums = torch.stack((terms.cross_entropy_sum.double(), terms.num_counted.double(), num_bytes.double()))
         self.validation_sums = sums if self.validation_sums is None else self.validation_sums + sums
 
     def on_validation_epoch_start(self) -> None:
@@ -96,7 +96,7 @@ class PretrainModule(LightningModule):
         self.validation_sums = None
 
     def take_window_sums(self) -> list[float]:
-        """Cross-entropy, z and smoothing sums and the count since the last call, over all ranks. Waits for the device."""
+        """Sums of the three terms and the count since the last call, over all ranks. Waits for the device."""
         assert self.window_sums is not None
         sums = all_reduce_sum(self.window_sums.double()).tolist()
         self.window_sums = None

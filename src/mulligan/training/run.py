@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.shards import Shards
@@ -65,14 +66,15 @@ class TrainingRun:
         logger: dict[str, Logger | None],
     ) -> None:
         if sequence_length < 1 or sequence_length > model.max_length:
-            raise ValueError(
-                f"sequence_length={sequence_length} must be in [1, model.max_length={model.max_length}]"
-            )
+            raise ValueError(f"sequence_length={sequence_length} must be in [1, model.max_length={model.max_length}]")
         if model.vocab_size < data.tokenizer.vocab_size:
             raise ValueError(
                 f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={data.tokenizer.vocab_size}"
             )
-        for key, number in (("validate_every_n_steps", validate_every_n_steps), ("validation_samples", validation_samples)):
+        for key, number in (
+            ("validate_every_n_steps", validate_every_n_steps),
+            ("validation_samples", validation_samples),
+        ):
             if number < 1:
                 raise ValueError(f"{key}={number} must be at least 1")
         self.name, self.folder, self.seed = name, Path(folder), seed
@@ -94,21 +96,8 @@ class TrainingRun:
             tokens_per_step=self.tokens_per_step,
             flops_per_token=model.flops_per_token(sequence_length),
         )
-        self.trainer = trainer(
-            max_steps=self.num_steps,
-            max_epochs=-1,
-            logger=[one for one in logger.values() if one is not None],
-            callbacks=[self.metrics, ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps), checkpoint],
-            plugins=[AtomicCheckpointIO()],
-            precision=resolve_precision(precision, _accelerator_of(trainer)),
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=str(self.folder),
-        )
+        self.checkpoint = checkpoint
+        self.trainer = self._make_trainer(trainer, precision, [one for one in logger.values() if one is not None])
         self.micro_batch, self.accumulation = accumulation_of(
             global_batch=self.global_batch,
             micro_batch=micro_batch,
@@ -119,8 +108,33 @@ class TrainingRun:
         self.compile = resolve_compile(
             compile, self.trainer.strategy.root_device.type, self.num_steps * self.flops_per_step
         )
-        self.checkpoint = checkpoint
         self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
+
+    def _make_trainer(self, trainer: Callable[..., Trainer], precision: Precision, loggers: list[Logger]) -> Trainer:
+        chosen = getattr(trainer, "keywords", {})
+        try:
+            return trainer(
+                max_steps=self.num_steps,
+                max_epochs=-1,
+                logger=loggers,
+                callbacks=[
+                    self.metrics,
+                    ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
+                    self.checkpoint,
+                ],
+                plugins=[AtomicCheckpointIO()],
+                precision=resolve_precision(precision, _accelerator_of(chosen.get("accelerator", "auto"))),
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                default_root_dir=str(self.folder),
+            )
+        except MisconfigurationException as error:
+            named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
+            raise ValueError(f"{named}: {error}") from None
 
     @property
     def precision(self) -> str:
@@ -135,7 +149,7 @@ class TrainingRun:
         return self.trainer.is_global_zero
 
     def fit(self, report: Report, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Train from the newest whole checkpoint, or from the start, to the end; on rank 0 evaluate and return the summary."""
+        """Train to the end, from the newest whole checkpoint or the start; rank 0 evaluates and returns a summary."""
         datamodule = ShardsDataModule(
             recipe=self.data,
             sequence_length=self.sequence_length,
@@ -208,9 +222,8 @@ class TrainingRun:
         return summary
 
 
-def _accelerator_of(trainer: Callable[..., Trainer]) -> str:
-    """cpu or cuda, as the partial Trainer will choose: precision must be known before it is made."""
-    named = str(getattr(trainer, "keywords", {}).get("accelerator", "auto"))
+def _accelerator_of(named: str) -> str:
+    """cpu or cuda, as the Trainer will choose: precision must be known before it is made."""
     if named in ("auto", "gpu", "cuda"):
         return "cuda" if torch.cuda.is_available() else "cpu"
     return named

@@ -5,7 +5,7 @@ from typing import Literal
 
 
 class Schedule:
-    """``schedule(step)`` is the factor of the update after ``step`` updates; ``warmup`` and ``decay`` are shares of the run.
+    """``factor`` is that of the update after ``step`` updates; ``warmup`` and ``decay`` are shares of the run.
 
     - ``cosine``: half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017)
     - ``wsd``: constant, then linear to ``final`` over the last ``decay`` of the run (Hu et al. 2024, MiniCPM)
@@ -25,7 +25,9 @@ class Schedule:
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"schedule.{name}={share} is a share and must be in [0, 1]")
         if kind == "wsd" and warmup + decay > 1.0:
-            raise ValueError(f"schedule.warmup={warmup} and schedule.decay={decay} overlap: their sum must be at most 1")
+            raise ValueError(
+                f"schedule.warmup={warmup} and schedule.decay={decay} overlap: their sum must be at most 1"
+            )
         self.kind, self.warmup, self.final, self.decay = kind, warmup, final, decay
 
     def factor(self, step: int, num_steps: int) -> float:

@@ -40,10 +40,13 @@ class ConsoleProgress(Callback):
             return
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, state=self._state())
-        elif self.metrics.latest is not self._printed:
+        elif self.metrics.latest and self.metrics.latest is not self._printed:
             self._printed = self.metrics.latest
             share = trainer.global_step / self.num_steps
-            print(f"step {trainer.global_step}/{self.num_steps} ({share:.0%})  {self._state()}  {self._left(trainer)}", flush=True)
+            print(
+                f"step {trainer.global_step}/{self.num_steps} ({share:.0%})  {self._state()}  {self._left(trainer)}",
+                flush=True,
+            )
 
     def on_train_end(self, *args: Any) -> None:
         self._stop()

@@ -1,4 +1,4 @@
-"""What the loggers see: one call every N steps, and the only waits for the device outside validation and checkpoints."""
+"""What the loggers see: one call every N steps, the only wait for the device beside validation and checkpoints."""
 
 import math
 import time
@@ -31,7 +31,7 @@ class LogMetrics(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         assert self._since is not None
         step = trainer.global_step
-        if step == self._since[1] or step % self.every_n_steps:
+        if step == self._since[1] or (step % self.every_n_steps and step != trainer.max_steps):
             return
         self.latest = self._loss_metrics(pl_module) | self._speed_metrics(trainer, pl_module, step)
         self._log(trainer, pl_module, self.latest)

@@ -1,0 +1,200 @@
+"""What a training step costs: the framework around it, and the default run against plain PyTorch.
+
+    python -m benchmarks.step [--only overhead speed] [--rounds 9] [--steps 200] [--json PATH]
+
+overhead  milliseconds a step of a real run (Trainer, metrics to the CSV logger and the console, loader, schedule) minus
+          those of a bare loop with the same model, objective, optimizer and clipping on batches in memory. The model is
+          tiny, float32 and on one thread, so that the difference shows; no validation and no checkpoint falls into
+          the timed steps. A callback stops the run every --steps steps and runs as many of the bare loop: the two take
+          turns. Processor time is shown as well, and holds the loader's thread.
+speed     tokens a second of bare loops: the default config with and without compiled blocks against the same model in
+          plain float32, eager, with full logits, a logsumexp of its own for the z-loss and the default AdamW; the
+          steps between the two are shown as well. Random tokens.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback, Trainer
+
+from benchmarks.interleave import Report, Row, Timing, cpu_seconds_now, interleave, make_parser
+from mulligan.cli.compose import CONF, build, plain
+from mulligan.model.transformer import Transformer
+from mulligan.training.run import TrainingRun
+
+OVERHEAD_AIM = 1.5  # milliseconds a step
+SPEED_AIM = 2.4  # times plain float32
+NEVER = 10**9
+SMALL = (
+    *(
+        "model.width=64",
+        "model.num_layers=2",
+        "model.feedforward_width=192",
+        "sequence_length=64",
+        "global_batch_samples=2",
+    ),
+    *("precision=32-true", "compile=false", "logger=csv", "tokenizer.sample_bytes=1048576"),
+    *(f"validate_every_n_steps={NEVER}", f"checkpoint.every_n_steps={NEVER}", "validation_samples=8"),
+)
+Step = Callable[[], object]
+
+
+def compose_run(folder: str, *overrides: str) -> TrainingRun:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"folder={folder}/run", f"data.folder={folder}/prepared", *overrides])
+    return build(plain(config))
+
+
+def make_step(run: TrainingRun, *, bf16: bool = False, compiled: bool = False) -> Step:
+    """One update as the run does it, in a bare loop over batches in memory."""
+    model = make_model(run, compiled=compiled)
+    optimizer = run.optimizer.make(model)
+    batches = random_batches(run)
+    softcap, clip_norm = run.model.logit_softcap, run.optimizer.clip_norm or float("inf")
+
+    def step() -> None:
+        tokens_BT = next(batches)
+        head = partial(run.objective, targets_BT=tokens_BT[:, 1:], softcap=softcap, regularized=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            terms = model(tokens_BT[:, :-1], head=head)
+        (terms.loss_sum / tokens_BT[:, 1:].numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def make_plain_step(run: TrainingRun) -> Step:
+    """The same update as one would first write it: float32, full logits, PyTorch's default AdamW."""
+    model = make_model(run)
+    recipe = run.optimizer
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+    )
+    batches = random_batches(run)
+
+    def step() -> None:
+        tokens_BT = next(batches)
+        logits_NV = model(tokens_BT[:, :-1]).flatten(0, 1)
+        loss = F.cross_entropy(logits_NV, tokens_BT[:, 1:].flatten())
+        loss = loss + run.objective.z_loss * torch.logsumexp(logits_NV, dim=1).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm or float("inf"))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def make_model(run: TrainingRun, *, compiled: bool = False) -> Transformer:
+    with torch.device("meta"):
+        model = Transformer(run.model)
+    model.materialize("cpu", run.seed)
+    if compiled:
+        for block in model.blocks:
+            block.compile()  # as the module does
+    return model
+
+
+def random_batches(run: TrainingRun) -> Any:
+    shape = (run.global_batch, run.sequence_length + 1)
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randint(run.model.vocab_size, shape, generator=generator) for _ in range(8)]
+    while True:
+        yield from batches
+
+
+class TakeTurns(Callback):
+    """Times the run in blocks of steps, and between two blocks as many steps of the bare loop. The last callback."""
+
+    def __init__(self, step: Step, block_steps: int) -> None:
+        self.step, self.block_steps = step, block_steps
+        self.mulligan, self.bare = Timing(), Timing()
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._since = time.perf_counter(), cpu_seconds_now()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step % self.block_steps:
+            return
+        self._lap(self.mulligan)
+        for _ in range(self.block_steps):
+            self.step()
+        self._lap(self.bare)
+
+    def _lap(self, timing: Timing) -> None:
+        now = time.perf_counter(), cpu_seconds_now()
+        timing.seconds.append(now[0] - self._since[0])
+        timing.cpu_seconds.append(now[1] - self._since[1])
+        self._since = now
+
+
+def measure_overhead(report: Report, rounds: int, block_steps: int) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # the console's lines are made, not shown
+        run = compose_run(folder, *SMALL, f"max_steps={(rounds + 1) * block_steps}")
+        turns = TakeTurns(make_step(run), block_steps)
+        run.trainer.callbacks.append(turns)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        run.fit(lambda *_: None, lambda _: None)
+    torch.set_num_threads(threads)
+    rows: list[Row] = []
+    for clock in ("seconds", "cpu_seconds"):
+        # The first block of each is the warm-up.
+        ours, bare = ([s / block_steps * 1e3 for s in getattr(t, clock)[1:]] for t in (turns.mulligan, turns.bare))
+        overhead = median(mine - other for mine, other in zip(ours, bare, strict=True))
+        row: Row = {"clock": clock, "mulligan ms": median(ours), "bare loop ms": median(bare), "overhead ms": overhead}
+        rows.append(row | {"aim": OVERHEAD_AIM, "met": overhead <= OVERHEAD_AIM})
+    title = f"overhead a step: {rounds} rounds of {block_steps} steps, {run.model.num_parameters:,} parameters"
+    report.add(title, rows)
+
+
+def measure_speed(report: Report, rounds: int, warmup_steps: int = 3) -> None:
+    with TemporaryDirectory() as folder:
+        run = compose_run(folder)  # nothing is prepared: the tokens are random
+    bf16 = run.precision == "bf16-mixed"
+    default = "the default, bf16-mixed" if bf16 else "the default, float32"
+    steps: dict[str, Step] = {"plain float32": make_plain_step(run)}
+    if bf16:
+        steps["chunked head, fused AdamW, float32"] = make_step(run)
+    steps |= {default: make_step(run, bf16=bf16), f"{default}, compiled": make_step(run, bf16=bf16, compiled=True)}
+    timings = interleave(steps, rounds=rounds, warmup_rounds=warmup_steps)
+    first = timings["plain float32"]
+    rows: list[Row] = []
+    for name, timing in timings.items():
+        faster = 1.0 / timing.ratio_to(first)
+        row = {"loop": name, "ms a step": timing.median * 1e3, "tokens/s": run.tokens_per_step / timing.median}
+        row |= {"times plain": faster, "by cpu s": 1.0 / timing.cpu_ratio_to(first)}
+        judged = name.startswith(default)
+        rows.append(row | {"aim": SPEED_AIM if judged else None, "met": faster >= SPEED_AIM if judged else None})
+    chosen = "compiled" if run.compile else "not compiled"
+    title = f"speed: {run.model.num_parameters:,} parameters, {run.global_batch} samples of {run.sequence_length}"
+    report.add(f"{title}, {rounds} rounds of a step; compile=auto means {chosen} for {run.num_steps:,} steps", rows)
+
+
+def main() -> None:
+    parser = make_parser(__doc__, rounds=9)
+    parser.add_argument("--steps", type=int, default=200, help="steps of a round of overhead")
+    parser.add_argument("--only", nargs="+", choices=("overhead", "speed"), help="what to measure; default both")
+    options = parser.parse_args()
+    chosen = options.only or ("overhead", "speed")
+    report = Report()
+    if "overhead" in chosen:
+        measure_overhead(report, options.rounds, options.steps)
+    if "speed" in chosen:
+        measure_speed(report, options.rounds * 3)  # its rounds are single steps
+    report.write(options.json)
+
+
+if __name__ == "__main__":
+    main()

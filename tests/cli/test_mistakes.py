@@ -1,0 +1,79 @@
+"""Mistakes on purpose: each ends in one line that names key and value, exit code 2 and no traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from mulligan.cli.main import main
+
+MISTAKES = {
+    # command line: what the line must name
+    "trian": "'trian' is not a verb; it takes one of prepare, train",
+    "train optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
+    "train sede=1": "sede: there is no such key; did you mean seed?",
+    "train modle=tiny": "modle",
+    "train model=tinyy": "tinyy",
+    "train +optimizer.rate=1": "optimizer.rate=1: there is no such key",
+    "train optimizer.lr=[1": "optimizer.lr=[1",
+    "train optimizer.lr=abc": "optimizer.lr='abc': expected float",
+    "train optimizer.lr=-1": "optimizer.lr=-1 must be above 0",
+    "train optimizer.betas=[0.9]": "optimizer.betas=[0.9] must be two numbers",
+    "train optimizer.clip_norm=0": "optimizer.clip_norm=0 must be above 0, or null",
+    "train model.num_heads=3": "model.num_heads=3 must divide model.width=256",
+    "train model.norm=batch": "model.norm='batch': expected rms, layer",
+    "train model.num_layers=2.5": "model.num_layers=2.5: expected int",
+    "train sequence_length=0": "model.max_length=0 must be at least 1",
+    "train model.max_length=64": "sequence_length=256 must be in [1, model.max_length=64]",
+    "train model.vocab_size=300": "model.vocab_size=300 is smaller than tokenizer.vocab_size=4096",
+    "train global_batch_samples=null": "give one of global_batch_samples=None and global_batch_tokens=None",
+    "train global_batch_samples=null global_batch_tokens=1000": "global_batch_tokens=1000 must be a multiple",
+    "train micro_batch=3": "micro_batch=3 must divide the 8 samples of a rank: the nearest that does is 2",
+    "train trainer=cpu_ddp trainer.devices=3": "global_batch_samples=8 cannot be split over 3 ranks: the nearest",
+    "train max_tokens=1000000": "give exactly one of max_steps, max_tokens, max_tokens_per_parameter",
+    "train max_steps=0": "max_steps=0 must give at least one step",
+    "train precision=fp8": "precision='fp8': expected",
+    "train compile=maybe": "compile='maybe': expected bool or auto",
+    "train trainer=single_gpu": "trainer",
+    "train trainer.devices=0": "trainer",
+    "train schedule.warmup=2.0": "schedule.warmup=2.0 is a share",
+    "train schedule=wsd schedule.warmup=0.9": "schedule.warmup=0.9 and schedule.decay=0.2 overlap",
+    "train objective.label_smoothing=1.0": "objective.label_smoothing=1.0 must be in [0, 1)",
+    "train checkpoint.keep_last=0": "checkpoint.keep_last=0 must be at least 1",
+    "train checkpoint.milestone_every_n_steps=7": "checkpoint.milestone_every_n_steps=7 must be a multiple",
+    "train log_every_n_steps=0": "log_every_n_steps=0 must be at least 1",
+    "train data=files": "data.sources.files.paths is not set",
+    "train data=files data.sources.files.paths=[none/*.txt]": "'none/*.txt' matches no file",
+    "train data=tables data.sources.tables.paths=[table.csv]": "table.csv is neither .jsonl",
+    "train data.validation_fraction=1.5": "data.validation_fraction=1.5 must be between 0 and 1",
+    "train data.weights={code: 1.0}": "data.weights",
+    "train tokenizer=file tokenizer.model_file=none.model": "tokenizer.model_file='none.model' is not a file",
+    "train tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 260",
+    "prepare data.workers=0": "data.workers=0 must be at least 1",
+    "prepare tokenizer=file tokenizer.model_file=table.csv": "table.csv is not a SentencePiece model",
+    "evaluate": "run is not set: give it as run=VALUE",
+    "evaluate run=nowhere": "run=nowhere: no run is there",
+    "generate run=nowhere": "run=nowhere: no run is there",
+    "generate run=nowhere sampler.temperature=-1.0": "temperature=-1.0 must not be negative",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistake(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("text\n")
+    verb, *overrides = line.split(" ", 1)
+    split = overrides[0].split(" ") if overrides and "{" not in overrides[0] else overrides
+    monkeypatch.setattr("sys.argv", ["mulligan", verb, *split])
+    code = main()
+    printed = capsys.readouterr()
+    assert code == 2
+    assert MISTAKES[line] in printed.err
+    assert len(printed.err.strip().splitlines()) == 1, printed.err
+    assert "Traceback" not in printed.err + printed.out
+    assert not Path("runs").exists(), "a mistake left files behind"
+
+
+def test_there_are_thirty() -> None:
+    assert len(MISTAKES) >= 30

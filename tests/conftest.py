@@ -1,0 +1,71 @@
+"""A small corpus and tiny runs on it, in this process or in one of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mulligan.data.documents import PythonStdlib
+
+TINY = (
+    "data=files",
+    "tokenizer.vocab_size=400",
+    "model.width=16",
+    "model.num_layers=2",
+    "model.feedforward_width=32",
+    "sequence_length=32",
+    "global_batch_samples=4",
+    "max_steps=8",
+    "precision=32-true",
+    "compile=false",
+    "validation_samples=8",
+    "log_every_n_steps=1",
+    "checkpoint.every_n_steps=2",
+    "data.workers=1",
+    "data.validation_fraction=0.2",
+)
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of forty short texts."""
+    folder = tmp_path_factory.mktemp("corpus")
+    source = PythonStdlib()
+    documents = (document for part in source.parts() for document in source.read(part))
+    short = (document for document in documents if 1_000 < len(document.text) < 6_000)
+    for number, document in zip(range(40), short, strict=False):
+        (folder / f"{number:02d}.txt").write_text(document.text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny runs find their prepared data: made by the first, used by all."""
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture
+def tiny(corpus: Path, prepared: Path) -> tuple[str, ...]:
+    """Overrides for a run that takes a second."""
+    return (*TINY, f"data.sources.files.paths=[{corpus}/*.txt]", f"data.folder={prepared}")
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture
+def mulligan(tmp_path: Path) -> Cli:
+    """Run ``mulligan`` in a process of its own, in an empty folder, ended after a time."""
+
+    def run(*arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mulligan", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run

@@ -1,0 +1,99 @@
+"""Tables read through Hugging Face datasets, from files and from a folder in the hub's format."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from mulligan.data.documents import Source
+from mulligan.data.hub import HubDataset, TableFiles
+
+TEXTS = ["one\r\n\t two", "é \u2581 😀\x00", "three"]
+
+
+def lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def write_parquet(path: Path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "id": list(range(len(texts)))}), path)
+
+
+def read(source: Source) -> list[str]:
+    return [document.text for part in source.parts() for document in source.read(part)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.json.gz"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    content = lines([{"id": n, "text": text} for n, text in enumerate(TEXTS)])
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert read(TableFiles(paths=[str(tmp_path / name)])) == TEXTS
+
+
+def test_parquet(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", TEXTS)
+    assert read(TableFiles(paths=[str(tmp_path / "a.parquet")])) == TEXTS
+
+
+def test_a_file_is_a_part_and_a_row_its_own_group(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl"):
+        (tmp_path / name).write_bytes(lines([{"text": f"{name} {n}"} for n in range(3)]))
+    source = TableFiles(paths=[str(tmp_path / "*.jsonl")])
+    assert source.parts() == [(str(tmp_path / "a.jsonl"),), (str(tmp_path / "b.jsonl"),)]
+    documents = [document for part in source.parts() for document in source.read(part)]
+    assert [document.text for document in documents] == [f"{name}.jsonl {n}" for name in "ab" for n in range(3)]
+    assert len({document.group for document in documents}) == 6
+
+
+def test_another_column_and_a_missing_value(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x"}, {"body": None}]))
+    assert read(TableFiles(paths=[str(tmp_path / "a.jsonl")], text_column="body")) == ["x", ""]
+
+
+def test_a_missing_column_is_named_with_those_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x", "id": 1}]))
+    with pytest.raises(ValueError, match=r"a\.jsonl has no column text_column='text'; it has body, id"):
+        read(TableFiles(paths=[str(tmp_path / "a.jsonl")]))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.parquet.gz", "jsonl"])
+def test_another_format_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="is neither"):
+        TableFiles(paths=[str(tmp_path / name)])
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_parquet(
+            tmp_path / "data" / f"train-{number:05d}-of-00003.parquet", [f"{number} {text}" for text in TEXTS]
+        )
+    write_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", ["held out"])
+    return tmp_path
+
+
+def test_a_file_of_the_hub_is_a_part(hub_folder: Path) -> None:
+    source = HubDataset(path=str(hub_folder))
+    assert len(source.parts()) == 3
+    for number, part in enumerate(source.parts()):
+        assert [document.text for document in source.read(part)] == [f"{number} {text}" for text in TEXTS]
+    groups = [document.group for part in source.parts() for document in source.read(part)]
+    assert len(set(groups)) == 9
+
+
+def test_another_split_of_the_hub(hub_folder: Path) -> None:
+    assert read(HubDataset(path=str(hub_folder), split="validation")) == ["held out"]
+
+
+def test_what_the_hub_does_not_hold_is_named(hub_folder: Path) -> None:
+    with pytest.raises(ValueError, match="has no column text_column='body'; it has text, id"):
+        read(HubDataset(path=str(hub_folder), text_column="body"))
+    with pytest.raises(ValueError, match="nope"):
+        HubDataset(path=str(hub_folder), split="nope").parts()
+    with pytest.raises(ValueError, match="nowhere' cannot be opened as a data set of the hub"):
+        HubDataset(path=str(hub_folder / "nowhere")).parts()

@@ -1,0 +1,186 @@
+"""Prepared data is the same to the byte with any number of workers, and after a kill at any stage."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mulligan.data.documents import TextFiles
+from mulligan.data.join import SPLITS, verify
+from mulligan.data.prepare import DataRecipe
+from mulligan.data.sequencer import Sequencer
+from mulligan.data.shards import Shards
+from mulligan.data.tokenize import tokenize_part
+from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.files import read_json, sha256_file
+
+
+def recipe(folder: str, workers: int = 1, **changes: object) -> DataRecipe:
+    options: dict = {
+        "name": "two",
+        "folder": folder,
+        "sources": {name: TextFiles(paths=[f"{name}/*"], part_bytes=2500) for name in ("web", "code")},
+        "tokenizer": TokenizerRecipe(vocab_size=330, sample_bytes=4000),
+        "weights": {"web": 3.0, "code": 1.0},
+        "validation_fraction": 0.25,
+        "workers": workers,
+    }
+    return DataRecipe(**options | changes)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """Forty good files in two sources; one file each that is empty, repetitive, a duplicate, or not UTF-8."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for name in ("web", "code"):
+        (folder / name).mkdir()
+    for number, text in enumerate(texts):
+        (folder / ("web" if number % 3 else "code") / f"{number:02d}.txt").write_text(text)
+    (folder / "web" / "empty.txt").write_text(" \n")
+    (folder / "web" / "repetitive.txt").write_text("0" * 50)
+    (folder / "web" / "duplicate.txt").write_text(texts[0])
+    (folder / "web" / "latin.txt").write_bytes("señor".encode("latin-1"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_corpus(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(corpus)
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(corpus)
+        return recipe(str(corpus / "reference")).prepare(silent)
+
+
+def test_workers_do_not_show(prepared: Path, tmp_path: Path) -> None:
+    folder = recipe(str(tmp_path), workers=2).prepare(silent)
+    assert folder.name == prepared.name
+    assert hashes(folder) == hashes(prepared)
+
+
+def test_only_the_parts_that_are_missing_are_made(prepared: Path, tmp_path: Path) -> None:
+    halted = recipe(str(tmp_path))
+    model = (prepared / "tokenizer.model").read_bytes()
+    halted.folder.mkdir()
+    (halted.folder / "tokenizer.model").write_bytes(model)
+    for job in halted._jobs(model)[3:0:-2]:
+        tokenize_part(job)
+    (halted.folder / "parts" / ".000000.npz.7.tmp").write_bytes(b"torn")
+    reports = []
+    halted.prepare(lambda *report: reports.append(report))
+    assert ("tokenizer", 0, 1) not in reports
+    assert min(done for what, done, _ in reports if what == "tokenizing") == 2
+    assert hashes(halted.folder) == hashes(prepared)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer 1", "tokenizing 3", "joining 0", "joining 1"])
+def test_killed_and_started_again_it_gives_the_same_bytes(prepared: Path, tmp_path: Path, stage: str) -> None:
+    killed = subprocess.run([sys.executable, __file__, str(tmp_path), stage], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    resumed = recipe(str(tmp_path))
+    assert (resumed.folder / "manifest.json").exists() is (stage == "joining 1")
+    resumed.prepare(silent)
+    assert hashes(resumed.folder) == hashes(prepared)
+
+
+def test_finished_data_is_left_alone(prepared: Path) -> None:
+    reports: list[str] = []
+    assert recipe(str(prepared.parent)).prepare(lambda *report: reports.append(report[0])) == prepared
+    assert reports == []
+
+
+def test_a_torn_manifest_is_named(prepared: Path, tmp_path: Path) -> None:
+    torn = recipe(str(tmp_path))
+    shutil.copytree(prepared, torn.folder)
+    (torn.folder / "manifest.json").write_text('{"shards": [')
+    with pytest.raises(ValueError, match=r"manifest\.json is not whole JSON"):
+        torn.prepare(silent)
+
+
+def test_what_is_dropped_is_counted(prepared: Path) -> None:
+    manifest = read_json(prepared / "manifest.json")
+    assert manifest["dropped"] == {"empty": 1, "repetitive": 1, "duplicate": 1}
+    assert manifest["documents_with_replacement_characters"] == 1
+    verify(prepared)
+
+
+def test_every_text_comes_back_and_its_bytes_are_counted(prepared: Path, texts: list[str]) -> None:
+    tokenizer = Tokenizer.load(prepared / "tokenizer.model")
+    found = []
+    for split in SPLITS:
+        shards = Shards(prepared, split, 16)
+        kept = shards.texts(tokenizer)
+        assert kept
+        assert shards.utf8_bytes == sum(map(len, kept))
+        found += kept
+    assert sorted(found) == sorted(text.encode() for text in (*texts, "se\ufffdor"))
+
+
+def test_sources_keep_their_order_and_get_their_shares(prepared: Path) -> None:
+    sizes = Shards(prepared, "train", 16).windows_by_source()
+    assert list(sizes) == ["web", "code"]
+    sequencer = Sequencer(source_sizes=list(sizes.values()), weights=[3.0, 1.0], seed=0)
+    windows = sequencer.windows(sequencer.sample_indices(0, 1024))
+    assert int((windows < sizes["web"]).sum()) == 768
+
+
+def test_the_tokenizer_never_sees_what_is_held_out(prepared: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(prepared / "tokenizer.model")
+    held_out = {text.decode() for text in Shards(prepared, "validation", 16).texts(tokenizer)}
+    sample = list(recipe(str(tmp_path))._sample())
+    assert sample
+    assert not held_out & set(sample)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation_fraction": 0.0}, r"data\.validation_fraction=0\.0 must be between 0 and 1"),
+        ({"validation_fraction": 1.0}, r"data\.validation_fraction=1\.0 must be between 0 and 1"),
+        ({"sources": {}}, r"data\.sources is empty"),
+        ({"weights": {"web": 1.0}}, r"data\.weights names \['web'\], data\.sources \['code', 'web'\]"),
+        ({"workers": -1}, r"data\.workers=-1 must be at least 1"),
+        ({"loader_workers": -1}, r"data\.loader_workers=-1 must be 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe("data", **changes)
+
+
+def test_the_folder_is_named_after_all_that_decides_the_bytes() -> None:
+    changes: list[dict[str, object]] = [
+        {"validation_fraction": 0.3},
+        {"split_seed": 2},
+        {"tokenizer": TokenizerRecipe(vocab_size=331, sample_bytes=4000)},
+        {"sources": {name: TextFiles(paths=[f"{name}/*"], part_bytes=99) for name in ("web", "code")}},
+    ]
+    assert len({recipe("data", **change).folder for change in [{}, *changes]}) == 5
+    assert recipe("data", workers=3, loader_workers=2, document_mask=True).folder == recipe("data").folder
+
+
+def killed_at(stage: str, folder: str) -> None:
+    def report(what: str, done: int, total: int) -> None:
+        if f"{what} {done}" == stage:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    recipe(folder).prepare(report)
+
+
+if __name__ == "__main__":
+    killed_at(sys.argv[2], sys.argv[1])

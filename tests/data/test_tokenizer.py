@@ -1,0 +1,98 @@
+"""Text survives the tokenizer byte for byte, training repeats, and a wrong model is one clear error."""
+
+import io
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+
+HARD = "\t\n\r \x00\u2581\u2585\ufffd\u2047\u00a0\u200b😀é字ab1<>"
+ANY_TEXT = st.text() | st.text(st.sampled_from(HARD), max_size=60)
+
+
+@given(text=ANY_TEXT)
+@example(text="")
+@example(text="a\r\n\tb\r\n\n   \t\t  c ")
+@example(text="\u2581\u2581 \u2581")
+@example(text="<s></s><unk><0x0A>")
+@example(text="e\u0301 ﬁ ① 👩‍👩‍👧")
+@example(text="line\n" * 500 + "x" * 3000)
+def test_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode([tokenizer.begin_id, *ids, tokenizer.end_id]) == text
+    assert int(tokenizer.token_bytes()[ids].sum()) == len(text.encode())
+
+
+def test_unigram_keeps_text_too(texts: list[str]) -> None:
+    unigram = TokenizerRecipe(vocab_size=300, model_type="unigram").make(texts)
+    for text in (*texts[:3], HARD, HARD[::-1]):
+        assert unigram.decode(unigram.encode(text)) == text
+        assert int(unigram.token_bytes()[unigram.encode(text)].sum()) == len(text.encode())
+
+
+def test_text_it_was_trained_on_is_compressed(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert len(tokenizer.encode(texts[0])) < 0.7 * len(texts[0])
+
+
+def test_begin_and_end_stand_for_no_bytes_and_never_come_from_text(tokenizer: Tokenizer) -> None:
+    assert tokenizer.token_bytes()[[tokenizer.begin_id, tokenizer.end_id]].tolist() == [0, 0]
+    assert not {tokenizer.begin_id, tokenizer.end_id} & set(tokenizer.encode("<s> a </s>"))
+
+
+def test_bytes_cut_inside_a_character_become_replacement_characters(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(tokenizer.encode("😀")[:-1]) == "\ufffd"
+
+
+def test_the_same_texts_give_the_same_model(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert TokenizerRecipe(vocab_size=400).make(iter(texts)).model == tokenizer.model
+
+
+def test_tabs_and_blank_signs_in_the_sample_do_not_hide_its_text(texts: list[str], tokenizer: Tokenizer) -> None:
+    tabbed = [text.replace(" ", "\t\u2581") for text in texts]
+    hidden = TokenizerRecipe(vocab_size=400).make(tabbed)
+    assert len(hidden.encode(texts[0])) < 1.2 * len(tokenizer.encode(texts[0]))
+
+
+def test_a_model_file_is_taken_as_it_is(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "own.model"
+    path.write_bytes(tokenizer.model)
+    assert TokenizerRecipe(vocab_size=400, model_file=str(path)).make([]).model == tokenizer.model
+    with pytest.raises(ValueError, match=r"own\.model' has 400 pieces: set tokenizer\.vocab_size=400, not 500"):
+        TokenizerRecipe(vocab_size=500, model_file=str(path)).make([])
+
+
+def test_a_missing_model_file_is_named() -> None:
+    with pytest.raises(ValueError, match=r"tokenizer\.model_file='nowhere\.model' is not a file"):
+        TokenizerRecipe(vocab_size=400, model_file="nowhere.model")
+
+
+def test_a_file_that_is_no_model_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.model"
+    for content in (b"hello " * 100, tokenizer.model[:-3000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"wrong\.model is not a SentencePiece model"):
+            TokenizerRecipe(vocab_size=400, model_file=str(path)).make([])
+
+
+def test_a_model_without_byte_fallback_is_refused(texts: list[str]) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, vocab_size=100, model_type="bpe", minloglevel=2
+    )
+    with pytest.raises(ValueError, match="must have byte fallback"):
+        Tokenizer(model.getvalue())
+
+
+def test_vocabularies_that_cannot_be_are_one_error(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"tokenizer\.vocab_size=259 must be at least 260"):
+        TokenizerRecipe(vocab_size=259)
+    for vocab_size in (262, 100_000):  # fewer than the characters, more than the text can fill
+        with pytest.raises(ValueError, match=rf"tokenizer\.vocab_size={vocab_size} cannot be trained"):
+            TokenizerRecipe(vocab_size=vocab_size).make(texts)
+    with pytest.raises(ValueError, match=r"tokenizer\.vocab_size=300 cannot be trained"):
+        TokenizerRecipe(vocab_size=300).make([])

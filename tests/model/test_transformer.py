@@ -1,0 +1,92 @@
+"""The decoder: masks, cache, initialisation and options."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mulligan.model.config import ModelConfig
+from mulligan.model.transformer import Transformer
+from mulligan.model.weights import model_with_weights, weights_sha256
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 50, "max_length": 32, "width": 16, "num_layers": 2, "num_heads": 4, "feedforward_width": 24
+}  # fmt: skip
+FORMS: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2, "qk_norm": True},
+    "gpt2": {"norm": "layer", "positions": "learned", "feedforward": "gelu", "bias": True},
+}
+
+
+def built(seed: int = 0, **options: Any) -> Transformer:
+    with torch.device("meta"):
+        model = Transformer(ModelConfig(**(SHAPE | options)))
+    return model.materialize("cpu", seed)
+
+
+def tokens(*shape: int) -> torch.Tensor:
+    return torch.randint(50, shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_token_sees_the_future(form: str) -> None:
+    model, sequence = built(**FORMS[form]), tokens(1, 12)
+    changed = sequence.clone()
+    changed[0, 8:] = (changed[0, 8:] + 1) % 50
+    torch.testing.assert_close(model(sequence)[0, :8], model(changed)[0, :8])
+    assert not torch.equal(model(sequence)[0, 8:], model(changed)[0, 8:])
+
+
+def test_document_mask_equals_the_documents_apart() -> None:
+    model, sequence = built(**FORMS["llama"]), tokens(1, 12)
+    documents = torch.tensor([[0] * 5 + [1] * 7])
+    together = model(sequence, document_BT=documents)
+    torch.testing.assert_close(together[0, :5], model(sequence[:, :5])[0])
+    # Rotary positions are relative, so the second document may start anywhere.
+    torch.testing.assert_close(together[0, 5:], model(sequence[:, 5:])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 4, 3]])
+def test_cache_gives_the_same_logits(form: str, pieces: list[int]) -> None:
+    model, sequence = built(**FORMS[form]).eval(), tokens(2, 12)
+    caches: list[list[torch.Tensor]] = [[] for _ in model.blocks]
+    parts = [model(piece, caches=caches) for piece in sequence.split(pieces, dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(sequence), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_come_from_the_seed_alone() -> None:
+    assert weights_sha256(built(0)) == weights_sha256(built(0)) != weights_sha256(built(1))
+
+
+def test_initial_deviation_shrinks_with_depth() -> None:
+    deep, flat = built(width=64, num_layers=8), built(width=64, num_layers=8, init_by_depth=False)
+    ratio = flat.blocks[0].feedforward.down.weight.std() / deep.blocks[0].feedforward.down.weight.std()
+    torch.testing.assert_close(ratio, torch.tensor(4.0), rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(deep.blocks[0].attention.qkv.weight.std(), torch.tensor(0.02), rtol=0.05, atol=0.0)
+
+
+def test_tied_weights_are_one_tensor_after_materializing_and_loading() -> None:
+    model = built()
+    assert model.head.weight is model.embedding.weight
+    copy = model_with_weights(model.config, model.state_dict(), "cpu")
+    assert copy.head.weight is copy.embedding.weight
+    assert weights_sha256(copy) == weights_sha256(model)
+    assert torch.equal(copy(tokens(1, 4)), model(tokens(1, 4)))
+
+
+def test_softcap_bounds_the_logits() -> None:
+    model = built(logit_softcap=0.01)
+    assert model(tokens(1, 8)).abs().max() <= 0.01 < built()(tokens(1, 8)).abs().max()
+
+
+def test_dropout_is_for_training_only() -> None:
+    model = built(dropout=0.5)
+    assert not torch.equal(model(tokens(1, 8)), model(tokens(1, 8)))
+    model.eval()
+    assert torch.equal(model(tokens(1, 8)), model(tokens(1, 8)))
+
+
+def test_a_long_sequence_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_length=32"):
+        built()(tokens(1, 33))

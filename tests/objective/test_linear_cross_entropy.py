@@ -1,0 +1,150 @@
+"""The chunked operator against PyTorch's own operators in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mulligan.objective.linear_cross_entropy import Terms, linear_cross_entropy
+from mulligan.objective.next_token import plain_cross_entropy
+
+Options = dict[str, float | None]
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float64: 1e-12}
+
+
+def oracle(logits: Tensor, targets: Tensor, options: Options) -> tuple[Tensor, ...]:
+    """loss, cross-entropy, z and smoothing sums, each written as its definition."""
+    if options["softcap"]:
+        logits = options["softcap"] * torch.tanh(logits / options["softcap"])
+    counted = targets != -100
+    bare = F.cross_entropy(logits, targets, reduction="sum")
+    smooth = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=options["label_smoothing"] or 0.0)
+    z = options["z_loss"] * (torch.logsumexp(logits, 1)[counted] ** 2).sum()
+    return smooth + z, bare, z, smooth - bare
+
+
+def inputs(seed: int, tokens: int, vocab: int, width: int, scale: float, ignored: float) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(tokens, width, generator=generator) * scale
+    weight = torch.randn(vocab, width, generator=generator) * width**-0.5
+    targets = torch.randint(vocab, (tokens,), generator=generator)
+    targets[torch.rand(tokens, generator=generator) < ignored] = -100
+    return hidden, weight, targets
+
+
+def assert_close_to_product(found: Tensor, left: Tensor, right: Tensor, tolerance: float) -> None:
+    """``found`` is ``left @ right`` to ``tolerance``, against what the product sums up: terms of both signs cancel."""
+    error = (found.double().cpu() - left @ right).abs().max()
+    assert error <= tolerance * (left.abs() @ right.abs()).max()
+
+
+cases = {
+    "seed": st.integers(0, 2**31),
+    "tokens": st.integers(1, 40),
+    "vocab": st.integers(2, 70),
+    "width": st.integers(1, 24),
+    "scale": st.sampled_from([0.1, 1.0, 2.0]),
+    "ignored": st.sampled_from([0.0, 0.3, 1.0]),
+    "z_loss": st.sampled_from([0.0, 1e-4, 0.1]),
+    "label_smoothing": st.sampled_from([0.0, 0.1, 0.5]),
+    "softcap": st.sampled_from([None, 5.0]),
+    "chunk_rows": st.sampled_from([None, 1, 7]),
+    "dtype": st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+}
+
+
+@given(**cases)
+@settings(max_examples=250, deadline=None)
+@pytest.mark.parametrize("form", [linear_cross_entropy, plain_cross_entropy])
+def test_terms_and_gradients_match_float64(
+    form, seed, tokens, vocab, width, scale, ignored, z_loss, label_smoothing, softcap, chunk_rows, dtype
+) -> None:
+    options = {"z_loss": z_loss, "label_smoothing": label_smoothing, "softcap": softcap}
+    hidden, weight, targets = inputs(seed, tokens, vocab, width, scale, ignored)
+    hidden, weight = hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
+    exact_hidden, exact_weight = hidden.detach().double(), weight.detach().double()
+    logits = (exact_hidden @ exact_weight.T).requires_grad_()
+    rows = {"chunk_rows": chunk_rows} if form is linear_cross_entropy else {}
+
+    terms: Terms = form(hidden, weight, targets, **options, **rows)
+    (terms.loss_sum * 0.25).backward()
+    wanted = oracle(logits, targets, options)
+    (wanted[0] * 0.25).backward()
+
+    assert int(terms.num_counted) == int((targets != -100).sum())
+    # A term sums differences of logits: its error is measured against what was subtracted.
+    size = logits.abs().max() * terms.num_counted + wanted[1].abs() + wanted[2].abs()
+    for found, exact in zip(terms[:4], wanted, strict=True):
+        assert (found - exact).abs() <= TOLERANCE[dtype] * size
+    assert_close_to_product(hidden.grad, logits.grad, exact_weight, TOLERANCE[dtype])
+    assert_close_to_product(weight.grad, logits.grad.T, exact_hidden, TOLERANCE[dtype])
+
+
+def test_terms_add_up_and_alone_the_loss_has_a_gradient() -> None:
+    hidden, weight, targets = inputs(0, 12, 30, 8, 1.0, 0.2)
+    terms = linear_cross_entropy(hidden.requires_grad_(), weight, targets, z_loss=0.1, label_smoothing=0.1)
+    torch.testing.assert_close(terms.loss_sum.detach(), terms.cross_entropy_sum + terms.z_sum + terms.smoothing_sum)
+    assert [term.requires_grad for term in terms] == [True, False, False, False, False]
+
+
+def test_autocast_gives_the_gradient_in_the_type_of_the_weight() -> None:
+    hidden, weight, targets = inputs(1, 20, 50, 16, 1.0, 0.0)
+    hidden, weight = hidden.requires_grad_(), weight.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = linear_cross_entropy(hidden, weight, targets, z_loss=1e-4)
+    terms.loss_sum.backward()
+    assert (terms.loss_sum.dtype, hidden.grad.dtype, weight.grad.dtype) == (torch.float32,) * 3
+    logits = hidden.double() @ weight.double().T
+    exact = oracle(logits, targets, {"z_loss": 1e-4, "label_smoothing": 0.0, "softcap": None})
+    torch.testing.assert_close(terms.loss_sum.double(), exact[0], rtol=1e-2, atol=0.0)
+
+
+def test_large_logits_stay_finite() -> None:
+    hidden = torch.full((3, 4), 1e4, requires_grad=True)
+    weight = torch.eye(5, 4)
+    terms = linear_cross_entropy(hidden, weight, torch.tensor([0, 4, -100]))
+    terms.loss_sum.backward()
+    assert all(term.isfinite() for term in terms)
+    assert hidden.grad.isfinite().all()
+
+
+def test_a_second_backward_is_refused() -> None:
+    hidden, weight, targets = inputs(2, 5, 9, 4, 1.0, 0.0)
+    terms = linear_cross_entropy(hidden.requires_grad_(), weight, targets)
+    terms.loss_sum.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward"):
+        terms.loss_sum.backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"z_loss": -1.0}, "z_loss"),
+        ({"targets_N": torch.zeros(2, dtype=torch.int64)}, "targets"),
+        ({"weight_VD": torch.zeros(5, 3)}, "weight"),
+    ],
+)
+def test_wrong_input_is_named(change: dict[str, object], message: str) -> None:
+    hidden, weight, targets = inputs(3, 4, 5, 6, 1.0, 0.0)
+    with pytest.raises(ValueError, match=message):
+        linear_cross_entropy(**({"hidden_ND": hidden, "weight_VD": weight, "targets_N": targets} | change))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_gives_the_same(dtype: torch.dtype) -> None:
+    hidden, weight, targets = inputs(4, 300, 1000, 64, 1.0, 0.1)
+    options = {"z_loss": 1e-4, "label_smoothing": 0.1, "softcap": None}
+    hidden, weight = hidden.to("cuda", dtype).requires_grad_(), weight.to("cuda", dtype).requires_grad_()
+    terms = linear_cross_entropy(hidden, weight, targets.cuda(), chunk_rows=64, **options)
+    terms.loss_sum.backward()
+    exact_hidden, exact_weight = (part.detach().double().cpu() for part in (hidden, weight))
+    logits = (exact_hidden @ exact_weight.T).requires_grad_()
+    wanted = oracle(logits, targets, options)
+    wanted[0].backward()
+    torch.testing.assert_close(terms.loss_sum.double().cpu(), wanted[0], rtol=TOLERANCE[dtype], atol=0.0)
+    assert_close_to_product(hidden.grad, logits.grad, exact_weight, TOLERANCE[dtype])
+    assert_close_to_product(weight.grad, logits.grad.T, exact_hidden, TOLERANCE[dtype])

@@ -1,0 +1,70 @@
+"""Every choice of every config group composes, and every ``_target_`` binds to its signature."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mulligan.cli.compose import CONF, build, problems
+from mulligan.model.config import ModelConfig
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+PRIMARY = sorted(path.stem for path in CONF.glob("*.yaml"))
+# Keys that only a user can give, so that a choice can be composed.
+GIVEN = {
+    "data=files": ["data.sources.files.paths=[pyproject.toml]"],
+    "data=tables": ["data.sources.tables.paths=[a.parquet]"],
+    "data=hub": ["data.sources.hub.path=some/data"],
+    "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
+    "evaluate": ["run=runs/x"],
+    "generate": ["run=runs/x"],
+}
+
+
+def choices() -> Iterator[str]:
+    for group in GROUPS:
+        for file in sorted((CONF / group).glob("*.yaml")):
+            if file.stem != "base":
+                yield f"{group}={file.stem}"
+
+
+def composed(primary: str, *overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(primary, overrides=list(overrides))
+    content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(content, dict)
+    return {key: node for key, node in content.items() if key not in ("hydra", "tokenizer")}
+
+
+@pytest.mark.parametrize("choice", list(choices()))
+def test_choice_binds_to_its_signature(choice: str) -> None:
+    content = composed("train", choice, *GIVEN.get(choice, []))
+    assert list(problems(content, "")) == []
+
+
+@pytest.mark.parametrize("primary", PRIMARY)
+def test_primary_file_composes(primary: str) -> None:
+    assert list(problems(composed(primary, *GIVEN.get(primary, [])), "")) == []
+
+
+def test_a_target_is_bound() -> None:
+    content = composed("train")
+    content["optimizer"]["rate"] = 1.0
+    content["model"].pop("width")
+    content["seed"] = "zero"
+    found = " ".join(problems(content, ""))
+    assert "optimizer.rate" in found
+    assert "model.width is not set" in found
+    assert "seed='zero': expected int" in found
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted((CONF / "model").glob("*.yaml")) if file.stem != "base"])
+def test_model_is_a_config(name: str) -> None:
+    assert isinstance(build(composed("train", f"model={name}")["model"]), ModelConfig)
+
+
+def test_conf_names_no_choice_that_yaml_reads_as_a_boolean() -> None:
+    assert not {path.stem for path in Path(CONF).rglob("*.yaml")} & {"on", "off", "yes", "no", "true", "false"}

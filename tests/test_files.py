@@ -1,0 +1,78 @@
+"""Files are whole or absent, and their hashes are those of their bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from mulligan.files import (
+    HashingWriter,
+    atomic_write,
+    read_json,
+    remove_temporaries,
+    sha256_file,
+    write_hashed,
+    write_json,
+)
+
+
+def test_atomic_write_makes_the_folder_and_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.bin"
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_writer_that_raises_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def torn() -> None:
+        with atomic_write(path) as file:
+            file.write(b"new bytes")
+            file.flush()
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        torn()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_temporaries_are_removed(tmp_path: Path) -> None:
+    for name in (".a.npy.123.tmp", "a.npy", "b.tmp", ".hidden"):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.npy", "b.tmp"]
+
+
+@pytest.mark.parametrize("chunks", [[], [b"one"], [b"one", memoryview(b"two" * 1000), b""]])
+def test_write_hashed_gives_the_hash_of_the_file(tmp_path: Path, chunks: list[bytes]) -> None:
+    path = tmp_path / "file.bin"
+    counted = []
+
+    def write(file: HashingWriter) -> None:
+        for chunk in chunks:
+            file.write(chunk)
+        counted.append(file.num_bytes)
+
+    assert write_hashed(path, write) == sha256_file(path)
+    assert path.read_bytes() == b"".join(chunks)
+    assert counted == [path.stat().st_size]
+
+
+def test_json_comes_back_and_keys_are_sorted(tmp_path: Path) -> None:
+    content = {"zwei": [1, 2.5, None], "eins": "é\n\u2581"}
+    write_json(tmp_path / "a.json", content)
+    write_json(tmp_path / "b.json", dict(reversed(content.items())))
+    assert read_json(tmp_path / "a.json") == content
+    assert sha256_file(tmp_path / "a.json") == sha256_file(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"shards": [{"fi', b'{"a": "\xff"}'])
+def test_a_torn_json_file_is_named(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(torn)
+    with pytest.raises(ValueError, match=r"manifest\.json is not whole JSON"):
+        read_json(path)

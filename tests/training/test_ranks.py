@@ -1,0 +1,85 @@
+"""One objective and one order, however many ranks: real gloo processes against one process with accumulation."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import Cli, environment
+
+PROGRAM = Path(__file__).with_name("train_and_record.py")
+# The same rate for every step: the second gradient is compared before rounding has grown through Adam.
+OPTIONS = ("max_steps=2", "schedule=constant", "optimizer.lr=1e-6", "model.dropout=0.0", "checkpoint.every_n_steps=100")
+
+
+def record(folder: Path, ranks: int, accumulation: int, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What each rank saw: tokens and gradients of each step."""
+    folder.mkdir()
+    trainer = ("trainer=cpu",) if ranks == 1 else ("trainer=cpu_ddp", f"trainer.devices={ranks}")
+    micro_batch = f"micro_batch={4 // (ranks * accumulation)}"
+    command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *trainer, micro_batch]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # no rank outlives the test
+        process.wait()
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+def global_batches(seen: list[dict[str, Any]]) -> list[list[list[int]]]:
+    """The samples of each step over all ranks, in an order of their own."""
+    return [sorted(torch.cat(step).tolist()) for step in zip(*(one["tokens"] for one in seen), strict=True)]
+
+
+@pytest.mark.parametrize("document_mask", ["false", "true"])
+def test_ranks_and_accumulation_leave_order_and_gradient_alone(
+    document_mask: str, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    overrides = (*tiny, f"data.document_mask={document_mask}", "optimizer.clip_norm=null")
+    alone = record(tmp_path / "1x4", 1, 4, overrides)
+    for ranks, accumulation in ((2, 2), (4, 1)):
+        together = record(tmp_path / f"{ranks}x{accumulation}", ranks, accumulation, overrides)
+        assert global_batches(together) == global_batches(alone)
+        for step, wanted in enumerate(alone[0]["gradients"]):
+            for one in together:
+                assert one["gradients"][step].keys() == wanted.keys()
+                for name, gradient in one["gradients"][step].items():
+                    scale = wanted[name].abs().max()
+                    assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(scale)), name
+
+
+def test_a_run_goes_on_with_other_ranks(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    options = (*tiny, "optimizer.lr=1e-3", "schedule=constant")
+    whole = mulligan("train", *options, "max_steps=8", "name=whole")
+    first = mulligan("train", *options, "max_steps=4", "trainer=cpu_ddp")
+    second = mulligan("train", *options, "max_steps=8", "accept_changes=true")
+    assert [done.returncode for done in (whole, first, second)] == [0, 0, 0], first.stderr + second.stderr
+    assert "going on from step 4" in second.stdout
+    states = [
+        torch.load(tmp_path / f"runs/{name}/checkpoints/step_00000008.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "default")
+    ]
+    for name, wanted in states[0].items():
+        torch.testing.assert_close(states[1][name], wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_a_launcher_that_disagrees_with_the_trainer_is_named(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mulligan"]
+    done = subprocess.run(
+        [*torchrun, "train", *tiny, "trainer=cpu"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "give the launcher and the trainer the same number" in done.stderr

@@ -1,0 +1,169 @@
+"""A run that stops anywhere goes on with the same bits."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mulligan.training.checkpoints import load_checkpoint, newest_whole
+from tests.conftest import Cli, environment
+from tests.training.conftest import MakeRun, silent
+
+CHECKPOINTS = Path("runs/default/checkpoints")
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process between two micro-batches."""
+
+
+def interrupted(make_run: MakeRun, at_batch: int, *overrides: str) -> None:
+    run = make_run(*overrides)
+
+    def stop(trainer: object, module: object, batch: object, batch_idx: int) -> None:
+        if batch_idx == at_batch:
+            raise Stop
+
+    run.metrics.on_train_batch_start = stop  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        run.fit(silent, silent)
+
+
+@pytest.mark.parametrize("at_batch", [5, 8, 11, 13])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopped_anywhere_it_ends_with_the_same_bits(make_run: MakeRun, at_batch: int, workers: int) -> None:
+    """Accumulation 2: batches 5, 11 and 13 lie in the middle of a window, and checkpoints at every second step."""
+    options = ("micro_batch=2", "model.dropout=0.1", f"data.loader_workers={workers}", "validate_every_n_steps=3")
+    whole = make_run("name=whole", *options).fit(silent, silent)
+    interrupted(make_run, at_batch, *options)
+    said: list[str] = []
+    resumed = make_run(*options).fit(silent, said.append)
+    assert whole is not None
+    assert resumed is not None
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+    assert resumed["attempt"] == resumed["step"] == 8
+    assert "going on from step" in said[-1]
+    ended = (folder / "step_00000008.ckpt" for folder in (Path("runs/whole/checkpoints"), CHECKPOINTS))
+    assert_same(*map(load_checkpoint, ended))
+
+
+def test_it_goes_on_with_another_split_into_micro_batches(make_run: MakeRun) -> None:
+    whole = make_run("name=whole", "micro_batch=4").fit(silent, silent)
+    interrupted(make_run, 9, "micro_batch=2")
+    resumed = make_run("micro_batch=1").fit(silent, silent)
+    assert whole is not None
+    assert resumed is not None
+    assert resumed["step"] == 8
+    assert resumed["val_bits_per_byte"] == pytest.approx(whole["val_bits_per_byte"], rel=1e-4)
+
+
+def test_a_finished_run_stays_as_it_is(make_run: MakeRun) -> None:
+    first, again = make_run().fit(silent, silent), make_run().fit(silent, silent)
+    assert first is not None
+    assert again is not None
+    assert first["weights_sha256"] == again["weights_sha256"]
+
+
+def test_a_broken_checkpoint_is_named_and_passed_over(make_run: MakeRun) -> None:
+    whole = make_run().fit(silent, silent)
+    with (CHECKPOINTS / "step_00000008.ckpt").open("r+b") as file:
+        file.seek(2000)
+        file.write(b"broken")
+    (CHECKPOINTS / "step_00000010.ckpt").write_bytes(b"half")
+    said: list[str] = []
+    found = newest_whole(CHECKPOINTS, said.append)
+    assert found is not None
+    assert found.step == 6
+    assert "step_00000010.ckpt is passed over: it has no description" in said[0]
+    assert "step_00000008.ckpt is passed over: its bytes differ" in said[1]
+    resumed = make_run().fit(silent, silent)
+    assert whole is not None
+    assert resumed is not None
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+
+
+def test_last_two_and_milestones_stay(make_run: MakeRun) -> None:
+    make_run("checkpoint.every_n_steps=1", "checkpoint.milestone_every_n_steps=3").fit(silent, silent)
+    assert sorted(path.name for path in CHECKPOINTS.glob("*.ckpt")) == [
+        f"step_{step:08d}.ckpt" for step in (3, 6, 7, 8)
+    ]
+
+
+def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    assert mulligan("train", *tiny).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    refused = mulligan("train", *tiny, "optimizer.lr=1e-2", "log_every_n_steps=2")
+    assert refused.returncode == 2
+    assert "optimizer.lr: 0.003 -> 0.01" in refused.stderr
+    assert "log_every_n_steps" not in refused.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+    told = mulligan("train", *tiny, "max_steps=10", "accept_changes=true")
+    assert told.returncode == 0, told.stderr
+    rows = csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines())
+    assert [float(row["step"]) for row in rows] == [9.0, 10.0]
+
+
+def kill_and_resume(folder: Path, overrides: tuple[str, ...], rng: random.Random, kills: int) -> str:
+    """Start, kill -9 after a random time, start again, and so on; then let it end. The last output is returned."""
+    command = [sys.executable, "-m", "mulligan", "train", *overrides]
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:  # the random moment counts from the first step on
+            if line.startswith("step "):
+                break
+        time.sleep(rng.uniform(0.0, 1.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    ended = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def same_bits_after_kills(tiny: tuple[str, ...], tmp_path: Path, kills: int) -> None:
+    options = (*tiny, "max_steps=300", "checkpoint.every_n_steps=7", "data.loader_workers=2", "model.dropout=0.1")
+    rng = random.Random(kills)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    kill_and_resume(tmp_path / "whole", options, rng, 0)
+    kill_and_resume(tmp_path / "killed", options, rng, kills)
+    states = [load_checkpoint(tmp_path / name / CHECKPOINTS / "step_00000300.ckpt") for name in ("whole", "killed")]
+    assert_same(states[0], states[1])
+
+
+def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    same_bits_after_kills(tiny, tmp_path, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_killed_at_twenty_moments_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    same_bits_after_kills(tiny, tmp_path, 20)
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Two checkpoints hold the same bits: weights, moments, counters and all."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        # How many held-out batches Lightning has counted depends on whether the kill came before or after them.
+        keys = [key for key in first if not str(key).startswith("epoch_loop.val_loop")]
+        first, second = [first[key] for key in keys], [second[key] for key in keys]
+    if isinstance(first, list | tuple):
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    elif isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype
+        assert first.equal(second)
+    else:
+        assert first == second

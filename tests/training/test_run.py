@@ -1,0 +1,78 @@
+"""A whole run: what it learns, writes and reports."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from mulligan.data.shards import Shards
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.evaluation.held_out import held_out
+from mulligan.model.weights import model_with_weights, weights_sha256
+from mulligan.training.checkpoints import load_checkpoint
+from tests.training.conftest import MakeRun, silent
+
+
+def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRun) -> None:
+    run = make_run("max_steps=60", "optimizer.lr=1e-2", "log_every_n_steps=20", "checkpoint.every_n_steps=60")
+    summary = run.fit(silent, silent)
+    assert summary is not None
+    assert summary == json.loads(Path("runs/default/summary.json").read_text())
+    assert summary["step"] == summary["attempt"] == 60
+    assert summary["val_bits_per_token"] < 0.9 * math.log2(400)
+
+    state = load_checkpoint(Path("runs/default/checkpoints/step_00000060.ckpt"))["state_dict"]
+    weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    model = model_with_weights(run.model, weights, "cpu")
+    assert weights_sha256(model) == summary["weights_sha256"]
+    shards = Shards(run.data.folder, "validation", run.sequence_length)
+    scores = held_out(model, shards, batch_size=4, begin_id=Tokenizer.begin_id)
+    assert scores.bits_per_byte == pytest.approx(summary["val_bits_per_byte"], rel=1e-6)
+    assert scores.utf8_bytes == summary["val_utf8_bytes"] == sum(len(text) for text in shards.texts(_tokenizer(run)))
+
+
+def test_metrics_hold_every_term(make_run: MakeRun) -> None:
+    make_run("max_steps=4", "validate_every_n_steps=2", "objective.label_smoothing=0.1").fit(silent, silent)
+    rows = list(csv.DictReader(Path("runs/default/metrics/version_0/metrics.csv").read_text().splitlines()))
+    trained = [row for row in rows if row["loss"]]
+    assert [float(row["step"]) for row in trained] == [1.0, 2.0, 3.0, 4.0]
+    assert [float(row["attempt"]) for row in trained] == [1.0, 2.0, 3.0, 4.0]
+    for row in trained:
+        terms = sum(float(row[name]) for name in ("cross_entropy", "z_loss", "label_smoothing"))
+        assert float(row["loss"]) == pytest.approx(terms, rel=1e-5)
+        assert float(row["perplexity"]) == pytest.approx(math.exp(float(row["cross_entropy"])), rel=1e-5)
+        assert float(row["gradient_norm"]) > 0.0
+        assert float(row["tokens_seen"]) == float(row["step"]) * 4 * 32
+        assert float(row["tokens_per_second"]) > 0.0
+    validated = [row for row in rows if row["val_bits_per_byte"]]
+    assert [float(row["step"]) for row in validated] == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_bf16_trains(make_run: MakeRun, precision: str) -> None:
+    run = make_run("max_steps=30", "optimizer.lr=1e-2", f"precision={precision}")
+    summary = run.fit(silent, silent)
+    assert summary is not None
+    assert summary["val_bits_per_token"] < math.log2(400) - 0.5
+    state = load_checkpoint(Path("runs/default/checkpoints/step_00000030.ckpt"))["state_dict"]
+    assert {tensor.dtype for tensor in state.values()} == {
+        torch.float32 if precision == "bf16-mixed" else torch.bfloat16
+    }
+
+
+def test_the_same_config_gives_the_same_bits(make_run: MakeRun) -> None:
+    first, again, other = (
+        make_run(f"name={name}", f"seed={seed}", "model.dropout=0.1").fit(silent, silent)
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert first["weights_sha256"] == again["weights_sha256"] != other["weights_sha256"]
+
+
+def _tokenizer(run: object) -> Tokenizer:
+    return Tokenizer.load(run.data.folder / "tokenizer.model")  # type: ignore[attr-defined]

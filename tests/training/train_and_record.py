@@ -1,0 +1,41 @@
+"""A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback
+
+from mulligan.cli.compose import CONF, build, plain
+from mulligan.distributed import rank
+
+
+class Record(Callback):
+    def __init__(self) -> None:
+        self.tokens: list[list[torch.Tensor]] = []
+        self.gradients: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % module.accumulation == 0:
+            self.tokens.append([])
+        self.tokens[-1].append(batch.tokens_ST.clone())
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        self.gradients.append({name: p.grad.clone() for name, p in module.model.named_parameters()})
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        tokens = [torch.cat(step) for step in self.tokens]
+        torch.save({"tokens": tokens, "gradients": self.gradients}, Path(sys.argv[1]) / f"rank{rank()}.pt")
+
+
+def main() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run = build(plain(compose("train", overrides=sys.argv[2:])))
+    run.trainer.callbacks.append(Record())
+    run.fit(lambda *_: None, lambda *_: None)
+
+
+if __name__ == "__main__":
+    main()
