@@ -19,6 +19,12 @@ def world_size() -> int:
     return dist.get_world_size() if is_initialized() else 1
 
 
+def launched_world_size() -> int | None:
+    """Ranks that a launcher such as torchrun announces; None without one."""
+    announced = os.environ.get("WORLD_SIZE")
+    return None if announced is None else int(announced)
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum ``tensor`` over all ranks in place and return it."""
     if world_size() > 1:

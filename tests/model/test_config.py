@@ -53,9 +53,19 @@ def test_flops_are_those_of_the_built_model(name: str) -> None:
     assert config.flops_per_token(length) * length == 3 * counter.get_total_flops()
 
 
-@pytest.mark.parametrize("options", [{"bias": True}, {"norm": "layer"}, {"norm": "layer", "bias": True}, {"qk_norm": True},
-                                     {"tied_embeddings": False}, {"num_key_value_heads": 2, "bias": True},
-                                     {"feedforward": "gelu", "bias": True}, {"positions": "learned"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bias": True},
+        {"norm": "layer"},
+        {"norm": "layer", "bias": True},
+        {"qk_norm": True},
+        {"tied_embeddings": False},
+        {"num_key_value_heads": 2, "bias": True},
+        {"feedforward": "gelu", "bias": True},
+        {"positions": "learned"},
+    ],
+)
 def test_every_option_is_counted(options: dict[str, object]) -> None:
     config = ModelConfig(**(SMALL | options))
     assert config.num_parameters == sum(parameter.numel() for parameter in on_meta(config).parameters())

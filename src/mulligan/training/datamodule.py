@@ -55,12 +55,6 @@ class ShardsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         trainer = self._trainer()
-        planned = self.global_batch // (self.micro_batch * trainer.accumulate_grad_batches)
-        if world_size() != planned:
-            raise ValueError(
-                f"{world_size()} ranks were started, but trainer.devices and trainer.num_nodes make {planned}: "
-                "give the launcher and the trainer the same number"
-            )
         batches = MicroBatches(
             shards=self.shards,
             sequencer=self.sequencer,

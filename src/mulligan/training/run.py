@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
+from mulligan.distributed import launched_world_size
 from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
 from mulligan.evaluation.generation import Sampler, generate_text
 from mulligan.evaluation.held_out import held_out
@@ -98,10 +99,14 @@ class TrainingRun:
         )
         self.checkpoint = checkpoint
         self.trainer = self._make_trainer(trainer, precision, [one for one in logger.values() if one is not None])
+        num_ranks = self.trainer.num_devices * self.trainer.num_nodes
+        if launched_world_size() not in (None, num_ranks):
+            raise ValueError(
+                f"the launcher started {launched_world_size()} ranks, but trainer.devices x trainer.num_nodes is "
+                f"{num_ranks}: give the launcher and the trainer the same number"
+            )
         self.micro_batch, self.accumulation = accumulation_of(
-            global_batch=self.global_batch,
-            micro_batch=micro_batch,
-            world_size=self.trainer.num_devices * self.trainer.num_nodes,
+            global_batch=self.global_batch, micro_batch=micro_batch, world_size=num_ranks
         )
         self.trainer.accumulate_grad_batches = self.accumulation
         self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
