@@ -110,14 +110,40 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     assert [float(row["step"]) for row in rows] == [9.0, 10.0]
 
 
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])
+def test_sigterm_saves_and_exits_with_143(trainer: str, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    options = (*tiny, "max_steps=60", "checkpoint.every_n_steps=1000", f"trainer={trainer}", "micro_batch=1")
+    command = [sys.executable, "-m", "mulligan", "train", *options]
+    process = start(command, tmp_path)
+    wait_for_step(process, 5)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    found = newest_whole(tmp_path / CHECKPOINTS, silent)
+    assert found is not None
+    assert 5 <= found.step < 60
+    resumed = start(command, tmp_path).communicate(timeout=120)[0]
+    assert f"going on from step {found.step}" in resumed
+    assert load_checkpoint(tmp_path / CHECKPOINTS / "step_00000060.ckpt")["mulligan"]["attempt"] == 60
+
+
+def start(command: list[str], folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
+    assert process.stdout is not None
+    assert any(line.startswith(f"step {step}/") for line in process.stdout), "it ended before"
+
+
 def kill_and_resume(folder: Path, overrides: tuple[str, ...], rng: random.Random, kills: int) -> str:
     """Start, kill -9 after a random time, start again, and so on; then let it end. The last output is returned."""
     command = [sys.executable, "-m", "mulligan", "train", *overrides]
     for _ in range(kills):
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        )  # fmt: skip
+        process = start(command, folder)
         assert process.stdout is not None
         for line in process.stdout:  # the random moment counts from the first step on
             if line.startswith("step "):

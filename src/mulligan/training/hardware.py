@@ -32,9 +32,13 @@ def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flop
         return choice
     if accelerator == "cuda":
         return total_flops > 1e15
+    return can_compile_for_cpu() and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
+
+
+def can_compile_for_cpu() -> bool:
+    """What torch.compile needs for a CPU: a C++ compiler and the headers of this Python."""
     has_headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
-    has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
-    return has_compiler and has_headers and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
+    return has_headers and any(shutil.which(name) for name in ("g++", "clang++"))
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -1,5 +1,6 @@
 """One training run: its constructor is the schema of conf/train.yaml, ``fit`` does the work."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.shards import Shards
@@ -31,6 +32,7 @@ from mulligan.training.module import PretrainModule
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
 
+TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
 
 
@@ -180,8 +182,14 @@ class TrainingRun:
         found = newest_whole(self.checkpoint.folder, warn)
         if found is not None:
             warn(f"going on from step {found.step} ({found.path})")
-        self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
-        return self._summarize(module, report) if self.is_rank_zero else None
+        try:
+            self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
+        except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
+            sys.exit(TERMINATED)
+        if not self.is_rank_zero:
+            return None
+        with torch.compiler.set_stance("force_eager"):  # training has ended: nothing is worth compiling again
+            return self._summarize(module, report)
 
     def _summarize(self, module: PretrainModule, report: Report) -> dict[str, Any]:
         report("evaluating", 0, 1)

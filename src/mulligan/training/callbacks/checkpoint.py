@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.files import remove_temporaries
 from mulligan.training.checkpoints import checkpoint_path, listed
@@ -40,6 +41,10 @@ class SaveCheckpoints(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):  # raised on every rank after the same batch
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step

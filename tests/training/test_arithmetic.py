@@ -1,0 +1,49 @@
+"""Batch and length: what divides, and what the errors propose."""
+
+import pytest
+
+from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
+
+
+def test_global_batch_from_samples_or_tokens() -> None:
+    assert samples_of_global_batch(samples=8, tokens=None, sequence_length=256) == 8
+    assert samples_of_global_batch(samples=None, tokens=2**19, sequence_length=1024) == 512
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "world_size", "expected"), [(None, 1, (16, 1)), (None, 4, (4, 1)), (2, 2, (2, 4)), (16, 1, (16, 1))]
+)
+def test_accumulation_follows(micro_batch: int | None, world_size: int, expected: tuple[int, int]) -> None:
+    assert accumulation_of(global_batch=16, micro_batch=micro_batch, world_size=world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "proposal"),
+    [
+        ({"global_batch": 16, "micro_batch": None, "world_size": 3}, "nearest that can is 15 or 18"),
+        ({"global_batch": 2, "micro_batch": None, "world_size": 4}, "nearest that can is 4"),
+        ({"global_batch": 16, "micro_batch": 5, "world_size": 1}, "nearest that does is 4"),
+        ({"global_batch": 16, "micro_batch": 0, "world_size": 1}, "nearest that does is 1"),
+    ],
+)
+def test_what_cannot_divide_names_the_nearest(options: dict[str, int | None], proposal: str) -> None:
+    with pytest.raises(ValueError, match=proposal):
+        accumulation_of(**options)  # type: ignore[arg-type]
+
+
+def test_tokens_name_the_nearest_multiples() -> None:
+    with pytest.raises(ValueError, match="1024 or 2048"):
+        samples_of_global_batch(samples=None, tokens=1500, sequence_length=1024)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({"steps": 7}, 7), ({"tokens": 1001}, 11), ({"tokens_per_parameter": 20.0}, 200)]
+)
+def test_length(given: dict[str, float], expected: int) -> None:
+    nothing = {"steps": None, "tokens": None, "tokens_per_parameter": None}
+    assert num_steps_of(**(nothing | given), tokens_per_step=100, num_parameters=1000) == expected  # type: ignore[arg-type]
+
+
+def test_length_is_given_once() -> None:
+    with pytest.raises(ValueError, match="max_steps=1, max_tokens=2"):
+        num_steps_of(steps=1, tokens=2, tokens_per_parameter=None, tokens_per_step=1, num_parameters=1)

@@ -1,0 +1,30 @@
+"""Loggers by name: what reaches the disk is read back."""
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.training.conftest import MakeRun, silent
+
+
+def test_tensorboard(make_run: MakeRun) -> None:
+    make_run("logger=tensorboard", "max_steps=3").fit(silent, silent)
+    events = EventAccumulator(str(Path("runs/default/tensorboard/version_0"))).Reload()
+    assert [event.value for event in events.Scalars("step")] == [1.0, 2.0, 3.0]
+    assert {"cross_entropy", "gradient_norm", "attempt"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.filterwarnings("ignore")  # wandb's own
+def test_wandb_offline(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = make_run("logger=wandb", "max_steps=3")
+    run.fit(silent, silent)
+    run.trainer.loggers[0].experiment.finish()  # else the end of the process writes it out
+    (written,) = Path("runs/default/wandb").glob("offline-run-*/run-*.wandb")
+    assert b"gradient_norm" in written.read_bytes()
+
+
+def test_none(make_run: MakeRun) -> None:
+    make_run("logger=none", "max_steps=1").fit(silent, silent)
+    assert not list(Path("runs/default").rglob("metrics.csv"))

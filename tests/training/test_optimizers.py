@@ -1,0 +1,26 @@
+"""AdamW: what decays."""
+
+import torch
+from torch import nn
+
+from mulligan.training.optimizers import AdamWRecipe
+
+
+def test_matrices_alone_decay() -> None:
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 2), nn.LayerNorm(2))
+    optimizer = AdamWRecipe(lr=0.1, betas=[0.9, 0.95], weight_decay=0.5).make(model)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
+        "0.weight": 0.5, "1.weight": 0.5, "1.bias": 0.0, "2.weight": 0.0, "2.bias": 0.0
+    }  # fmt: skip
+
+
+def test_one_update_is_that_of_the_paper() -> None:
+    weight = nn.Linear(2, 2, bias=False)
+    before, gradient = weight.weight.detach().double().clone(), torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    optimizer = AdamWRecipe(lr=0.1, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.5).make(weight)
+    weight.weight.grad = gradient
+    optimizer.step()
+    # After bias correction the first moment is g and the second g squared.
+    wanted = before * (1 - 0.1 * 0.5) - 0.1 * gradient.double() / (gradient.double().abs() + 1e-8)
+    torch.testing.assert_close(weight.weight.detach().double(), wanted, rtol=1e-6, atol=1e-7)
