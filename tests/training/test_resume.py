@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mulligan.training.checkpoints import load_checkpoint, newest_whole
+from mulligan.training.schedules import Schedule
 from tests.conftest import Cli, environment
 from tests.training.conftest import MakeRun, silent
 
@@ -104,10 +105,19 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     assert "optimizer.lr: 0.003 -> 0.01" in refused.stderr
     assert "log_every_n_steps" not in refused.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
-    told = mulligan("train", *tiny, "max_steps=10", "accept_changes=true")
+    told = mulligan("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")
     assert told.returncode == 0, told.stderr
-    rows = csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines())
+    rows = list(csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines()))
     assert [float(row["step"]) for row in rows] == [9.0, 10.0]
+    schedule = Schedule(kind="cosine", warmup=0.03, final=0.05)
+    rates = [1e-2 * schedule.factor(step, 10) for step in (9, 10)]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates)
+
+
+def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run().fit(silent, silent)
+    with pytest.raises(ValueError, match="the checkpoint was trained on data"):
+        make_run("data.split_seed=5", f"data.folder={tmp_path}/other").fit(silent, silent)
 
 
 @pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])

@@ -21,13 +21,12 @@ class Evaluation:
         self.run, self.stride, self.batch_size = SavedRun(Path(run)), stride, batch_size
 
     def scores(self) -> HeldOut:
-        data = self.run.data()
         return held_out(
             self.run.model(),
-            Shards(data.folder, "validation", self.run.sequence_length),
+            Shards(self.run.data_folder, "validation", self.run.sequence_length),
             batch_size=self.batch_size,
             begin_id=Tokenizer.begin_id,
-            document_mask=data.document_mask,
+            document_mask=self.run.document_mask,
             stride=self.stride,
             autocast_dtype=self.run.autocast_dtype,
         )

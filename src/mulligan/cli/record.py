@@ -14,6 +14,7 @@ FREE = (
     "data.folder",
     "data.loader_workers",
     "data.workers",
+    "evaluate_bytes",
     "folder",
     "log_every_n_steps",
     "logger",

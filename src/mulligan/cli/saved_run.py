@@ -7,8 +7,8 @@ import torch
 
 from mulligan.cli.compose import build
 from mulligan.cli.record import read_record
-from mulligan.data.prepare import DataRecipe
 from mulligan.data.tokenizer import Tokenizer
+from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import model_with_weights
@@ -21,9 +21,7 @@ class SavedRun:
         recorded = read_record(folder)
         if recorded is None:
             raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
-        checkpoint = newest_whole(
-            Path(recorded["checkpoint"]["folder"]), warn=lambda text: print(text, file=sys.stderr, flush=True)
-        )
+        checkpoint = newest_whole(folder / "checkpoints", warn=lambda text: print(text, file=sys.stderr, flush=True))
         if checkpoint is None:
             raise ValueError(f"run={folder}: it has no whole checkpoint yet")
         self.folder, self.step, self._checkpoint = folder, checkpoint.step, checkpoint.path
@@ -38,8 +36,14 @@ class SavedRun:
         weights = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
         return model_with_weights(config, weights, "cuda" if torch.cuda.is_available() else "cpu")
 
-    def data(self) -> DataRecipe:
-        return build(self._recorded["data"])
+    @property
+    def data_folder(self) -> Path:
+        """The prepared data the run was trained on."""
+        return Path(read_json(self.folder / "data.json")["folder"])
+
+    @property
+    def document_mask(self) -> bool:
+        return bool(self._recorded["data"]["document_mask"])
 
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.data().folder / "tokenizer.model")
+        return Tokenizer.load(self.data_folder / "tokenizer.model")

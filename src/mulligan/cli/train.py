@@ -25,8 +25,8 @@ def train(config: DictConfig) -> None:
     _quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
-    recorded = read_record(folder)
-    if recorded is not None:
+    recorded = read_record(folder) if any((folder / "checkpoints").glob("step_*.ckpt")) else None
+    if recorded is not None:  # until something was trained, nothing binds
         content |= {key: recorded[key] for key in DECIDED_ONCE if content[key] == "auto"}
     run: TrainingRun = build(content)
     content |= {"precision": run.precision, "compile": run.compile}

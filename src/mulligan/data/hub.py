@@ -58,7 +58,7 @@ class HubDataset:
             return datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision, streaming=True)
         except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"data.path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
+            raise ValueError(f"path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
 
 
 def _documents(rows: datasets.IterableDataset, origin: str, text_column: str) -> Iterator[Document]:

@@ -25,7 +25,7 @@ from mulligan.data.documents import Source
 from mulligan.data.join import join_parts
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
-from mulligan.files import atomic_write, read_json, remove_temporaries, write_json
+from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, write_json
 
 FORMAT = 1
 Report = Callable[[str, int, int], None]  # (what, done, total)
@@ -79,15 +79,18 @@ class DataRecipe:
         return json.loads(json.dumps(request, default=str))
 
     def prepare(self, report: Report) -> Path:
-        """Make the prepared data unless it is there, and return its folder."""
+        """Make the prepared data unless it is there, and return its folder. Of several processes one does the work."""
+        with exclusive(self.folder / ".lock"):
+            self._prepare(report)
+        return self.folder
+
+    def _prepare(self, report: Report) -> None:
         manifest_path, parts_folder = self.folder / "manifest.json", self.folder / "parts"
         if manifest_path.is_file():
             read_json(manifest_path)
             shutil.rmtree(parts_folder, ignore_errors=True)
-            return self.folder
-        write_json(parts_folder / "request.json", self.request)
-        remove_temporaries(parts_folder)
-        remove_temporaries(self.folder)
+            return
+        self._keep_or_drop_parts(parts_folder)
         tokenizer = self._make_tokenizer(report)
         jobs = self._jobs(tokenizer.model)
         self._tokenize(jobs, report)
@@ -102,7 +105,17 @@ class DataRecipe:
         write_json(manifest_path, manifest)
         shutil.rmtree(parts_folder)
         report("joining", 1, 1)
-        return self.folder
+
+    def _keep_or_drop_parts(self, parts_folder: Path) -> None:
+        """Finished parts of an interrupted run stay if the sources are still cut the same way."""
+        cut = {name: [list(part) for part in source.parts()] for name, source in self.sources.items()}
+        path = parts_folder / "cut.json"
+        if parts_folder.is_dir() and not (path.is_file() and read_json(path) == cut):
+            shutil.rmtree(parts_folder)
+            (self.folder / "tokenizer.model").unlink(missing_ok=True)
+        write_json(path, cut)
+        remove_temporaries(parts_folder)
+        remove_temporaries(self.folder)
 
     def _jobs(self, model: bytes) -> list[PartJob]:
         parts = [(name, source, part) for name, source in self.sources.items() for part in source.parts()]

@@ -20,12 +20,16 @@ class Shards:
     of a shard is shorter than a window and is not trained on.
     """
 
-    def __init__(self, folder: Path, split: str, sequence_length: int) -> None:
+    def __init__(self, folder: Path, split: str, sequence_length: int, max_bytes: int | None = None) -> None:
+        """``max_bytes`` keeps the first shards that together hold so much text, and at least one."""
         if not (folder / "manifest.json").is_file():
             raise ValueError(f"{folder} holds no prepared data (no manifest.json); run `mulligan prepare` first")
         self.folder, self.split, self.sequence_length = folder, split, sequence_length
         self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
         self.entries = [entry for entry in self.manifest["shards"] if entry["split"] == split]
+        if max_bytes is not None:
+            before = np.cumsum([0, *(entry["utf8_bytes"] for entry in self.entries)])[:-1]
+            self.entries = [entry for entry, start in zip(self.entries, before, strict=True) if start < max_bytes]
         self.tokens = [np.load(folder / entry["file"], mmap_mode="r") for entry in self.entries]
         for entry, tokens in zip(self.entries, self.tokens, strict=True):
             if len(tokens) != entry["tokens"]:

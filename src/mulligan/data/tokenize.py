@@ -1,6 +1,7 @@
 """One part of a source, read, filtered and tokenized into one file: the unit of work of a worker process."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from mulligan.data.documents import Part, Source
 from mulligan.data.repetition import has_repeated_span
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.files import atomic_write
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
 
 
 class PartJob(NamedTuple):
@@ -44,12 +47,12 @@ def tokenize_part(job: PartJob) -> None:
         if not document.text.strip():
             dropped["empty"] += 1
             continue
-        encoded = document.text.encode(errors="replace")
+        encoded = _LONE_SURROGATE.sub("\ufffd", document.text).encode()
         ids = np.array([tokenizer.begin_id, *tokenizer.encode(encoded.decode()), tokenizer.end_id], dtype=np.uint32)
         if has_repeated_span(ids):
             dropped["repetitive"] += 1
             continue
-        replaced += "\ufffd" in document.text
+        replaced += b"\xef\xbf\xbd" in encoded  # U+FFFD
         held_out = in_validation(document.group, fraction=job.validation_fraction, seed=job.split_seed)
         tokens.append(ids)
         rows.append((len(ids), len(encoded), held_out))

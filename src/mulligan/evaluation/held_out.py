@@ -53,7 +53,7 @@ def held_out(
     bytes of the documents count: the one token of a shard that is never predicted is a begin mark, which has none.
     """
     length = shards.sequence_length
-    stride = stride or max(1, length // 2)
+    stride = max(1, length // 2) if stride is None else stride
     if not 1 <= stride <= length:
         raise ValueError(f"stride={stride} must be in [1, sequence_length={length}]")
     if not shards.entries:

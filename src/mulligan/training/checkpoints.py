@@ -25,6 +25,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
+        path.with_suffix(".json").unlink(missing_ok=True)  # an old one must not describe new bytes
         digest = write_hashed(path, lambda file: torch.save(checkpoint, cast(IO[bytes], file)))
         description = {"sha256": digest, "step": checkpoint["global_step"], "num_bytes": path.stat().st_size}
         write_json(path.with_suffix(".json"), description | (storage_options or {}))
@@ -51,7 +52,10 @@ def listed(folder: Path) -> list[Checkpoint]:
     """Checkpoints with a description, oldest first, without a look at their bytes."""
     found = []
     for description_path in sorted(folder.glob("step_*.json")):
-        description = read_json(description_path)
+        try:
+            description = read_json(description_path)
+        except ValueError:
+            continue  # torn: for resume it does not exist either
         path = description_path.with_suffix(".ckpt")
         found.append(Checkpoint(path, description["step"], description.get("milestone", False)))
     return found

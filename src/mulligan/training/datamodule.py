@@ -1,5 +1,6 @@
 """The LightningDataModule: prepared data on rank 0, then the rank's own loaders."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import rank, world_size
+from mulligan.files import write_json
 
 
 class ShardsDataModule(LightningDataModule):
@@ -26,14 +28,18 @@ class ShardsDataModule(LightningDataModule):
         validation_samples: int,
         seed: int,
         report: Report,
+        run_folder: Path,
     ) -> None:
         super().__init__()
+        self.prepare_data_per_node = False  # hosts share their storage; one of them prepares
+        self.run_folder = run_folder
         self.recipe, self.sequence_length, self.seed = recipe, sequence_length, seed
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.validation_samples, self.report = validation_samples, report
 
     def prepare_data(self) -> None:
-        self.recipe.prepare(self.report)
+        folder = self.recipe.prepare(self.report)
+        write_json(self.run_folder / "data.json", {"folder": str(folder.resolve())})
 
     def setup(self, stage: str) -> None:
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
@@ -46,7 +52,12 @@ class ShardsDataModule(LightningDataModule):
                     f"{self.recipe.folder}, {shards.num_tokens} tokens in all; "
                     f"make it shorter, or change data.validation_fraction={self.recipe.validation_fraction}"
                 )
+        held_out_windows = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
+        if held_out_windows < world_size():
+            raise ValueError(f"{held_out_windows} held-out windows are too few for {world_size()} ranks")
         weights = self.recipe.weights
+        if weights is not None and set(weights) != set(sizes):
+            raise ValueError(f"data.weights names {sorted(weights)}, but only {sorted(sizes)} have training documents")
         self.sequencer = Sequencer(
             source_sizes=list(sizes.values()),
             weights=None if weights is None else [weights[name] for name in sizes],
@@ -76,6 +87,9 @@ class ShardsDataModule(LightningDataModule):
         mine = range(rank(), count, world_size())
         batches = [mine[start : start + self.micro_batch] for start in range(0, len(mine), self.micro_batch)]
         return DataLoader(_Windows(self.held_out), sampler=batches, batch_size=None)
+
+    def fingerprint(self) -> str:
+        return str(self.shards.manifest["fingerprint"])
 
     def token_bytes(self) -> Tensor:
         """UTF-8 bytes that each token stands for, (V,)."""

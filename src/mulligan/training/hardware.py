@@ -31,7 +31,7 @@ def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flop
     if choice != "auto":
         return choice
     if accelerator == "cuda":
-        return total_flops > 1e15
+        return total_flops > 1e15 and any(shutil.which(name) for name in ("gcc", "cc", "clang"))  # Triton's launcher
     return can_compile_for_cpu() and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
 
 

@@ -43,13 +43,14 @@ class PretrainModule(LightningModule):
         document_mask: bool,
         compile_model: bool,
         token_bytes: Callable[[], Tensor],
+        data_fingerprint: Callable[[], str],
     ) -> None:
         super().__init__()
         self.model_config, self.objective = model, objective
         self.optimizer_recipe, self.schedule, self.num_steps = optimizer, schedule, num_steps
         self.accumulation, self.seed = accumulation, seed
         self.begin_id, self.document_mask, self.compile_model = begin_id, document_mask, compile_model
-        self.token_bytes = token_bytes
+        self.token_bytes, self.data_fingerprint = token_bytes, data_fingerprint
         self.attempt = 0
         self.model: Transformer | None = None
         self.gradient_norm: Tensor | None = None
@@ -125,11 +126,28 @@ class PretrainModule(LightningModule):
         scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["mulligan"] = {"attempt": self.attempt}
+        checkpoint["mulligan"] = {"attempt": self.attempt, "data_fingerprint": self.data_fingerprint()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.attempt = checkpoint["mulligan"]["attempt"]
+        saved = checkpoint["mulligan"]
+        if saved["data_fingerprint"] != self.data_fingerprint():
+            raise ValueError(
+                f"the checkpoint was trained on data {saved['data_fingerprint'][:16]}, the prepared data is "
+                f"{self.data_fingerprint()[:16]}: bring the old data back, or begin a run of another name"
+            )
+        self.attempt = saved["attempt"]
         _rescale_batch_progress(checkpoint, self.accumulation)
+        self._take_current_recipe(checkpoint)
+
+    def _take_current_recipe(self, checkpoint: dict[str, Any]) -> None:
+        """PyTorch restores rates and decay from the checkpoint; a config that was changed on purpose goes before."""
+        recipe, factor = self.optimizer_recipe, self.schedule.factor(checkpoint["global_step"], self.num_steps)
+        current = {"lr": recipe.lr * factor, "initial_lr": recipe.lr, "betas": recipe.betas, "eps": recipe.eps}
+        for state in checkpoint["optimizer_states"]:
+            for group, weight_decay in zip(state["param_groups"], (recipe.weight_decay, 0.0), strict=True):
+                group |= current | {"weight_decay": weight_decay}
+        for state in checkpoint["lr_schedulers"]:
+            state["base_lrs"] = [recipe.lr] * len(state["base_lrs"])
 
     def _terms(self, tokens_BT: Tensor, *, regularized: bool) -> Terms:
         assert self.model is not None

@@ -17,7 +17,7 @@ from mulligan.distributed import launched_world_size
 from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
 from mulligan.evaluation.generation import Sampler, generate_text
 from mulligan.evaluation.held_out import held_out
-from mulligan.files import write_json
+from mulligan.files import read_json, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import weights_sha256
 from mulligan.objective.next_token import NextToken
@@ -57,6 +57,7 @@ class TrainingRun:
         validate_every_n_steps: int,
         validation_samples: int,
         log_every_n_steps: int,
+        evaluate_bytes: int,
         sample_prompt: str,
         accept_changes: bool,
         model: ModelConfig,
@@ -115,6 +116,7 @@ class TrainingRun:
         self.compile = resolve_compile(
             compile, self.trainer.strategy.root_device.type, self.num_steps * self.flops_per_step
         )
+        self.evaluate_bytes = evaluate_bytes
         self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
 
     def _make_trainer(self, trainer: Callable[..., Trainer], precision: Precision, loggers: list[Logger]) -> Trainer:
@@ -165,6 +167,7 @@ class TrainingRun:
             validation_samples=self.validation_samples,
             seed=self.seed,
             report=report,
+            run_folder=self.folder,
         )
         module = PretrainModule(
             model=self.model,
@@ -178,6 +181,7 @@ class TrainingRun:
             document_mask=self.data.document_mask,
             compile_model=self.compile,
             token_bytes=datamodule.token_bytes,
+            data_fingerprint=datamodule.fingerprint,
         )
         found = newest_whole(self.checkpoint.folder, warn)
         if found is not None:
@@ -194,7 +198,8 @@ class TrainingRun:
     def _summarize(self, module: PretrainModule, report: Report) -> dict[str, Any]:
         report("evaluating", 0, 1)
         assert module.model is not None
-        shards = Shards(self.data.folder, "validation", self.sequence_length)
+        module.model.to(self.trainer.strategy.root_device)  # Lightning leaves it on the CPU
+        shards = Shards(self.data.folder, "validation", self.sequence_length, max_bytes=self.evaluate_bytes)
         tokenizer = Tokenizer.load(self.data.folder / "tokenizer.model")
         texts = shards.texts(tokenizer)
         scores = held_out(
@@ -220,7 +225,7 @@ class TrainingRun:
             "val_utf8_bytes": scores.utf8_bytes,
             "gzip_bits_per_byte": gzip_bits_per_byte(texts),
             "xz_bits_per_byte": xz_bits_per_byte(texts),
-            "tokens_per_second": self.metrics.tokens_trained / trained if trained else None,
+            "tokens_per_second": self.metrics.tokens_trained / trained if trained else self._former_speed(),
             "num_parameters": self.model.num_parameters,
             "precision": self.precision,
             "compile": self.compile,
@@ -233,6 +238,11 @@ class TrainingRun:
         write_json(self.folder / "summary.json", summary)
         report("evaluating", 1, 1)
         return summary
+
+    def _former_speed(self) -> float | None:
+        """What an earlier start measured, when this one found the run finished."""
+        path = self.folder / "summary.json"
+        return read_json(path)["tokens_per_second"] if path.is_file() else None
 
 
 def _accelerator_of(named: str) -> str:

@@ -30,8 +30,8 @@ class SaveCheckpoints(Callback):
         self.milestone_every_n_steps = milestone_every_n_steps
         self._saved_step = -1
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step if trainer.ckpt_path else -1
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = trainer.global_step  # the one it was restored from
         if trainer.is_global_zero and self.folder.is_dir():
             remove_temporaries(self.folder)
 
@@ -54,6 +54,6 @@ class SaveCheckpoints(Callback):
         trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options={"milestone": milestone})
         self._saved_step = step
         if trainer.is_global_zero:
-            ordinary = [checkpoint for checkpoint in listed(self.folder) if not checkpoint.milestone]
+            ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]
             for checkpoint in ordinary[: -self.keep_last]:
                 trainer.strategy.remove_checkpoint(checkpoint.path)

@@ -1,0 +1,43 @@
+"""The verbs in order, each a process of its own, as a user runs them."""
+
+import json
+from pathlib import Path
+
+from tests.conftest import Cli
+
+PREPARING = ("data", "tokenizer")
+
+
+def test_prepare_train_evaluate_generate(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    own = (*tiny, f"data.folder={tmp_path}/prepared", "data.workers=2")
+    prepared = mulligan("prepare", *(key for key in own if key.startswith(PREPARING)))
+    assert prepared.returncode == 0, prepared.stderr
+    assert "train: " in prepared.stdout
+    assert "is ready, fingerprint" in prepared.stdout
+
+    trained = mulligan("train", *own)
+    assert trained.returncode == 0, trained.stderr
+    assert "tokenizing" not in trained.stdout, "the prepared data was not found"
+    assert "step 8/8 (100%)" in trained.stdout
+    assert "gzip -9" in trained.stdout
+    assert trained.stderr == ""
+    summary = json.loads((tmp_path / "runs/default/summary.json").read_text())
+
+    evaluated = mulligan("evaluate", "run=runs/default")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"perplexity {summary['val_perplexity']:.4f}" in evaluated.stdout
+    assert f"{summary['val_bits_per_byte']:.4f} bits per byte" in evaluated.stdout
+
+    options = ("run=runs/default", "prompt='def '", "max_new_tokens=9")
+    generated, again = mulligan("generate", *options), mulligan("generate", *options)
+    assert generated.returncode == 0, generated.stderr
+    assert generated.stdout.startswith("def ")
+    assert generated.stdout == again.stdout
+
+
+def test_help_shows_verbs_and_keys(mulligan: Cli) -> None:
+    assert "generate" in mulligan("--help").stdout
+    shown = mulligan("train", "--help")
+    assert shown.returncode == 0
+    assert "max_steps: 1000" in shown.stdout
+    assert "label_smoothing" in shown.stdout
