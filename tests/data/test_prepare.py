@@ -14,7 +14,6 @@ from mulligan.data.join import SPLITS, verify
 from mulligan.data.prepare import DataRecipe
 from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
-from mulligan.data.tokenize import tokenize_part
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
 from mulligan.files import read_json, sha256_file
 
@@ -73,19 +72,40 @@ def test_workers_do_not_show(prepared: Path, tmp_path: Path) -> None:
     assert hashes(folder) == hashes(prepared)
 
 
-def test_only_the_parts_that_are_missing_are_made(prepared: Path, tmp_path: Path) -> None:
-    halted = recipe(str(tmp_path))
-    model = (prepared / "tokenizer.model").read_bytes()
-    halted.folder.mkdir()
-    (halted.folder / "tokenizer.model").write_bytes(model)
-    for job in halted._jobs(model)[3:0:-2]:
-        tokenize_part(job)
-    (halted.folder / "parts" / ".000000.npz.7.tmp").write_bytes(b"torn")
-    reports = []
-    halted.prepare(lambda *report: reports.append(report))
-    assert ("tokenizer", 0, 1) not in reports
-    assert min(done for what, done, _ in reports if what == "tokenizing") == 2
-    assert hashes(halted.folder) == hashes(prepared)
+class Halt(Exception):
+    """Stands for whatever ends the process after two parts."""
+
+
+def halted(folder: Path) -> DataRecipe:
+    def stop(what: str, done: int, total: int) -> None:
+        if (what, done) == ("tokenizing", 2):
+            raise Halt
+
+    started = recipe(str(folder))
+    with pytest.raises(Halt):
+        started.prepare(stop)
+    return started
+
+
+@pytest.mark.parametrize("sources_changed", [False, True])
+def test_finished_parts_stay_unless_the_sources_are_cut_anew(
+    prepared: Path, tmp_path: Path, sources_changed: bool
+) -> None:
+    started = halted(tmp_path)
+    (started.folder / "parts" / ".000000.npz.7.tmp").write_bytes(b"torn")
+    if sources_changed:
+        (started.folder / "parts" / "cut.json").write_text("{}")
+    reports: list[tuple[str, int, int]] = []
+    started.prepare(lambda *report: reports.append(report))
+    assert (("tokenizer", 0, 1) in reports) is sources_changed
+    assert min(done for what, done, _ in reports if what == "tokenizing") == (0 if sources_changed else 2)
+    assert hashes(started.folder) == hashes(prepared)
+
+
+def test_of_two_processes_one_does_the_work(prepared: Path, tmp_path: Path) -> None:
+    programs = [subprocess.Popen([sys.executable, __file__, str(tmp_path), "never 0"]) for _ in range(2)]
+    assert [program.wait(timeout=60) for program in programs] == [0, 0]
+    assert hashes(recipe(str(tmp_path)).folder) == hashes(prepared)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer 1", "tokenizing 3", "joining 0", "joining 1"])

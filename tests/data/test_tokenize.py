@@ -47,10 +47,13 @@ def test_documents_with_replacement_characters_are_counted(tokenize: Tokenize) -
     assert tokenize(["clean", "bad \ufffd", "worse \ufffd\ufffd"])["counts"].tolist() == [0, 0, 2]
 
 
-def test_lone_surrogates_which_utf8_cannot_hold_become_question_marks(tokenize: Tokenize, tokenizer: Tokenizer) -> None:
+def test_lone_surrogates_which_utf8_cannot_hold_read_as_replacement_characters(
+    tokenize: Tokenize, tokenizer: Tokenizer
+) -> None:
     part = tokenize(["a\ud800b"])
-    assert tokenizer.decode(part["tokens"].tolist()) == "a?b"
-    assert part["rows"][0, 1] == 3
+    assert tokenizer.decode(part["tokens"].tolist()) == "a\ufffdb"
+    assert part["rows"][0, 1] == 5
+    assert part["counts"][2] == 1
 
 
 def test_equal_texts_have_equal_digests_and_no_others(tokenize: Tokenize) -> None:
