@@ -51,6 +51,8 @@ def _quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+    # Torch 2.13 renames the option; 2.11 knows the old name only.
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
 
 
 def _print_opening(run: TrainingRun) -> None:
