@@ -114,14 +114,17 @@ def test_a_thread_and_worker_processes_give_the_same_batches(shards: Shards) -> 
 class Torn(MicroBatches):
     """Reads well until its third micro-batch."""
 
-    def __getitem__(self, number: int) -> MicroBatch:
-        if number == 2:
+    def read(self, numbers: range, *, pin_memory: bool = False) -> list[MicroBatch]:
+        if 2 in numbers:
             raise OSError("the disk is gone")
-        return super().__getitem__(number)
+        return super().read(numbers, pin_memory=pin_memory)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_error_in_reading_reaches_the_consumer_in_its_turn(shards: Shards, num_workers: int) -> None:
+def test_an_error_in_reading_reaches_the_consumer_in_its_turn(
+    shards: Shards, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mulligan.data.loader._TOGETHER_TOKENS", 1)
     torn = micro_batches(shards, kind=Torn)
     batches = iter(Loader(torn, next_step=lambda: 0, num_workers=num_workers))
     next(batches)
@@ -137,9 +140,16 @@ def loader_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
+@pytest.mark.parametrize("together", [1, 3, 50])
+@pytest.mark.parametrize("mask", [False, True])
+def test_micro_batches_read_together_are_those_read_alone(shards: Shards, together: int, mask: bool) -> None:
+    parts = micro_batches(shards, mask=mask)
+    assert same(parts.read(range(5, 5 + together)), [parts[number] for number in range(5, 5 + together)])
+
+
 def test_closing_the_iterator_leaves_no_thread(shards: Shards) -> None:
     batches: Iterator[MicroBatch] = iter(Loader(micro_batches(shards), next_step=lambda: 0))
     next(batches)
     assert len(loader_threads()) == 1
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()  # type: ignore[attr-defined]  # it is a generator
     assert loader_threads() == []

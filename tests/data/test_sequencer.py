@@ -36,6 +36,14 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert orders[5] == epoch(Sequencer(source_sizes=[100], seed=1), 1, 100)
 
 
+def test_the_order_stays_from_version_to_version() -> None:
+    """Runs that were begun with an earlier version go on: a changed order would give them other data."""
+    plain = Sequencer(source_sizes=[10**6], seed=7, skips=[(2, 10**9)])
+    mixed = Sequencer(source_sizes=[10**6, 50], weights=[3.0, 1.0], seed=-7)
+    assert plain.windows(plain.sample_indices(0, 5)).tolist() == [308270, 465833, 85694, 1985, 851846]
+    assert mixed.windows(mixed.sample_indices(10**6, 5)).tolist() == [214016, 29688, 121932, 1000020, 572268]
+
+
 def test_neighbours_are_scattered() -> None:
     order = np.array(epoch(Sequencer(source_sizes=[10007], seed=0), 0, 10007))
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.05  # 5 deviations of a random order

@@ -1,7 +1,9 @@
 """Text survives the tokenizer byte for byte, training repeats, and a wrong model is one clear error."""
 
 import io
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import sentencepiece
@@ -24,8 +26,49 @@ ANY_TEXT = st.text() | st.text(st.sampled_from(HARD), max_size=60)
 def test_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert tokenizer.decode([tokenizer.begin_id, *ids, tokenizer.end_id]) == text
+    assert tokenizer.decode([tokenizer.begin_id, *ids.tolist(), tokenizer.end_id]) == text
     assert int(tokenizer.token_bytes()[ids].sum()) == len(text.encode())
+
+
+@given(
+    text=ANY_TEXT.filter(lambda text: "\u2581" not in text) | st.sampled_from(["", "ab  cd\n\n\n   ef__12", "x" * 99])
+)
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_words_encoded_apart_are_the_whole_encoded_at_once(
+    texts: list[str], model_type: Literal["bpe", "unigram"], text: str
+) -> None:
+    tokenizer = Tokenizer(model_of(model_type, tuple(texts)))
+    assert tokenizer._words_apart
+    assert tokenizer.encode(text).tolist() == tokenizer._processor.encode(text)
+
+
+def test_pieces_that_span_words_are_heeded(texts: list[str]) -> None:
+    texts = [text + "of the end of the file " * 9 for text in texts]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, vocab_size=400, model_type="bpe", minloglevel=2,
+        byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False,
+        remove_extra_whitespaces=False, split_by_whitespace=False,
+    )  # fmt: skip
+    tokenizer = Tokenizer(model.getvalue())
+    assert not tokenizer._words_apart
+    assert tokenizer.encode(texts[0]).tolist() == tokenizer._processor.encode(texts[0])
+    assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
+
+
+def test_a_full_cache_of_words_is_emptied(
+    tokenizer: Tokenizer, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [tokenizer.encode(text).tolist() for text in texts]
+    monkeypatch.setattr("mulligan.data.tokenizer._CACHED_WORDS", 50)
+    small = Tokenizer(tokenizer.model)
+    assert [small.encode(text).tolist() for text in texts] == expected
+    assert len(small._ids_of_word) < len(set(" ".join(texts).split()))
+
+
+@cache
+def model_of(model_type: Literal["bpe", "unigram"], texts: tuple[str, ...]) -> bytes:
+    return TokenizerRecipe(vocab_size=300, model_type=model_type).make(texts).model
 
 
 def test_unigram_keeps_text_too(texts: list[str]) -> None:

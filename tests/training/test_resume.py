@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,19 @@ def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
         make_run("data.split_seed=5", f"data.folder={tmp_path}/other").fit(silent, silent)
 
 
-def test_sigterm_saves_and_exits_with_143(tiny: tuple[str, ...], tmp_path: Path) -> None:
-    options = (*tiny, "max_steps=60", "checkpoint.every_n_steps=1000", "micro_batch=1")
+@pytest.mark.parametrize(
+    ("trainer", "end"),
+    [("cpu", os.kill), ("cpu_ddp", os.kill), ("cpu_ddp", os.killpg)],
+    ids=["one process", "rank 0 of two", "both ranks"],
+)
+def test_sigterm_saves_and_exits_with_143(
+    tiny: tuple[str, ...], tmp_path: Path, trainer: str, end: Callable[[int, int], None]
+) -> None:
+    options = (*tiny, f"trainer={trainer}", "max_steps=60", "checkpoint.every_n_steps=1000", "micro_batch=1")
     command = [sys.executable, "-m", "mulligan", "train", *options]
     process = start(command, tmp_path)
     wait_for_step(process, 5)
-    process.terminate()
+    end(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
     found = newest_whole(tmp_path / CHECKPOINTS, silent)

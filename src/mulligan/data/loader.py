@@ -6,6 +6,7 @@ Shapes: S samples of a micro-batch, T tokens in a window (sequence_length + 1).
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 
-_READ_AHEAD = 4  # micro-batches
+_TOGETHER_TOKENS = 2**16  # read by the thread at once: handing over costs 100 microseconds
 _FOREVER = 2**62
 
 
@@ -55,10 +56,19 @@ class MicroBatches(Dataset[MicroBatch]):
         return samples.reshape(self.accumulation, self.world_size, self.micro_batch)[micro_step, self.rank]
 
     def __getitem__(self, number: int) -> MicroBatch:
-        windows_S = self.sequencer.windows(self.sample_indices(number))
-        tokens_ST = np.empty((self.micro_batch, self.shards.sequence_length + 1), dtype=np.int64)
-        self.shards.read(windows_S, tokens_ST)
-        return MicroBatch(torch.from_numpy(tokens_ST), self._global_count(number // self.accumulation))
+        return self.read(range(number, number + 1))[0]
+
+    def read(self, numbers: range, *, pin_memory: bool = False) -> list[MicroBatch]:
+        """Micro-batches in a row, sought together: parts of one block of memory."""
+        windows = self.sequencer.windows(np.concatenate([self.sample_indices(number) for number in numbers]))
+        tokens = torch.empty((len(windows), self.shards.sequence_length + 1), dtype=torch.int64, pin_memory=pin_memory)
+        self.shards.read(windows, tokens.numpy())
+        steps = [number // self.accumulation for number in numbers]
+        counts = {step: self._global_count(step) for step in range(steps[0], steps[-1] + 1)}
+        return [
+            MicroBatch(tokens_ST, counts[step])
+            for tokens_ST, step in zip(tokens.split(self.micro_batch), steps, strict=True)
+        ]
 
     def _global_count(self, step: int) -> int:
         total = self.global_batch * self.shards.sequence_length
@@ -99,13 +109,12 @@ class Loader:
 
     def _read_ahead(self, first: int) -> Iterator[MicroBatch]:
         # One thread is enough: reading rows of memory-mapped shards is 30 times faster than a worker process's pipe.
+        batches = self.micro_batches
+        together = max(1, _TOGETHER_TOKENS // (batches.micro_batch * batches.shards.sequence_length))
+        read = partial(batches.read, pin_memory=self.pin_memory)
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
-            numbers = count(first)
-            ahead = deque(thread.submit(self._read, next(numbers)) for _ in range(_READ_AHEAD))
+            stretches = (range(start, start + together) for start in count(first, together))
+            ahead = deque(thread.submit(read, next(stretches)) for _ in range(2))
             while True:
-                ahead.append(thread.submit(self._read, next(numbers)))
-                yield ahead.popleft().result()
-
-    def _read(self, number: int) -> MicroBatch:
-        batch = self.micro_batches[number]
-        return batch._replace(tokens_ST=batch.tokens_ST.pin_memory()) if self.pin_memory else batch
+                ahead.append(thread.submit(read, next(stretches)))
+                yield from ahead.popleft().result()

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.data.documents import Source
+from mulligan.data.documents import Part, Source
 from mulligan.data.join import join_parts
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
 from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, write_json
 
-FORMAT = 1
+FORMAT = 2  # 2: words are encoded apart
 Report = Callable[[str, int, int], None]  # (what, done, total)
+Cut = list[tuple[str, Part]]  # every part with the name of its source
 
 
 class DataRecipe:
@@ -90,9 +91,12 @@ class DataRecipe:
             read_json(manifest_path)
             shutil.rmtree(parts_folder, ignore_errors=True)
             return
-        self._keep_or_drop_parts(parts_folder)
-        tokenizer = self._make_tokenizer(report)
-        jobs = self._jobs(tokenizer.model)
+        cut = [(name, part) for name, source in self.sources.items() for part in source.parts()]
+        if not cut:
+            raise ValueError(f"data.sources: {', '.join(self.sources)} hold no documents")
+        self._keep_or_drop_parts(parts_folder, cut)
+        tokenizer = self._make_tokenizer(cut, report)
+        jobs = self._jobs(cut, tokenizer.model)
         self._tokenize(jobs, report)
         report("joining", 0, 1)
         manifest = join_parts(self.folder, jobs, vocab_size=tokenizer.vocab_size) | {
@@ -106,24 +110,20 @@ class DataRecipe:
         shutil.rmtree(parts_folder)
         report("joining", 1, 1)
 
-    def _keep_or_drop_parts(self, parts_folder: Path) -> None:
+    def _keep_or_drop_parts(self, parts_folder: Path, cut: Cut) -> None:
         """Finished parts of an interrupted run stay if the sources are still cut the same way."""
-        cut = {name: [list(part) for part in source.parts()] for name, source in self.sources.items()}
-        path = parts_folder / "cut.json"
-        if parts_folder.is_dir() and not (path.is_file() and read_json(path) == cut):
+        path, plain = parts_folder / "cut.json", [[name, list(part)] for name, part in cut]
+        if parts_folder.is_dir() and not (path.is_file() and read_json(path) == plain):
             shutil.rmtree(parts_folder)
             (self.folder / "tokenizer.model").unlink(missing_ok=True)
-        write_json(path, cut)
+        write_json(path, plain)
         remove_temporaries(parts_folder)
         remove_temporaries(self.folder)
 
-    def _jobs(self, model: bytes) -> list[PartJob]:
-        parts = [(name, source, part) for name, source in self.sources.items() for part in source.parts()]
-        if not parts:
-            raise ValueError(f"data.sources: {', '.join(self.sources)} hold no documents")
+    def _jobs(self, cut: Cut, model: bytes) -> list[PartJob]:
         return [
             PartJob(
-                source=source,
+                source=self.sources[name],
                 source_name=name,
                 part=part,
                 part_number=number,
@@ -132,26 +132,26 @@ class DataRecipe:
                 split_seed=self.split_seed,
                 path=self.folder / "parts" / f"{number:06d}.npz",
             )
-            for number, (name, source, part) in enumerate(parts)
+            for number, (name, part) in enumerate(cut)
         ]
 
-    def _make_tokenizer(self, report: Report) -> Tokenizer:
+    def _make_tokenizer(self, cut: Cut, report: Report) -> Tokenizer:
         path = self.folder / "tokenizer.model"
         if path.is_file():
             return Tokenizer.load(path)
         report("tokenizer", 0, 1)
-        tokenizer = self.tokenizer.make(self._sample())
+        tokenizer = self.tokenizer.make(self._sample(cut))
         with atomic_write(path) as file:
             file.write(tokenizer.model)
         report("tokenizer", 1, 1)
         return tokenizer
 
-    def _sample(self) -> Iterator[str]:
+    def _sample(self, cut: Cut) -> Iterator[str]:
         """Training documents of parts in a seeded order, until there are ``sample_bytes`` of text."""
-        jobs = self._jobs(b"")
         remaining = self.tokenizer.sample_bytes
-        for number in np.random.default_rng(self.tokenizer.seed).permutation(len(jobs)):
-            for document in jobs[number].source.read(jobs[number].part):
+        for number in np.random.default_rng(self.tokenizer.seed).permutation(len(cut)):
+            name, part = cut[number]
+            for document in self.sources[name].read(part):
                 if in_validation(document.group, fraction=self.validation_fraction, seed=self.split_seed):
                     continue
                 yield document.text

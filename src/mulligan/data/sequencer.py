@@ -6,51 +6,86 @@ window by a keyed permutation of each epoch. Every map is O(log skips), whatever
 """
 
 from collections.abc import Sequence
+from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Words = NDArray[np.uint64]
 MIXTURE_PERIOD = 1024  # samples in which the sources' shares are exact
-_ROUNDS = 2  # of two half-rounds each: four make a Feistel network a pseudo-random permutation (Luby, Rackoff 1988)
-_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+# Four half-rounds make a Feistel network a pseudo-random permutation (Luby and Rackoff 1988).
+_HALF_ROUNDS = np.arange(4, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+_FIRST_FACTOR, _SECOND_FACTOR = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # splitmix64's
+_EPOCH_FACTOR, _STREAM_FACTOR, _SEED_FACTOR = 0xA0761D6478BD642F, 0xD1B54A32D192ED03, 0x9E3779B97F4A7C15
+_HALF_WORD, _LOW_BITS = np.uint64(32), np.uint64(24)
 
 
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64-bit words."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+class Domain(NamedTuple):
+    """What ``permute`` permutes: ``size`` indices on a grid of ``rows`` x ``columns``, with ``stream`` naming the keys.
 
-
-def permute(indices: Indices, size: int, keys: NDArray[np.uint64]) -> Indices:
-    """Send each index in [0, size) to another by the bijection that its key names.
-
-    A Feistel network over an a x b grid, a = ceil(sqrt(size)) (Black and Rogaway 2002, "Ciphers with arbitrary finite
-    domains"); the few cells beyond ``size`` are walked on until they fall inside.
+    Scalars for one source, arrays of one entry a sample for several.
     """
-    if size == 1:
-        return np.zeros_like(indices)
-    rows = np.uint64(int(np.ceil(np.sqrt(size))))
-    columns = np.uint64(-(-size // int(rows)))
-    out = _permute_grid(indices.astype(np.uint64), rows, columns, keys)
-    outside = np.flatnonzero(out >= size)
-    while outside.size:
-        out[outside] = _permute_grid(out[outside], rows, columns, keys[outside])
-        outside = outside[out[outside] >= size]
-    return out.astype(np.int64)
+
+    size: Words
+    rows: Words
+    columns: Words
+    stream: Words
 
 
-def _permute_grid(
-    values: NDArray[np.uint64], rows: np.uint64, columns: np.uint64, keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    left, right = np.divmod(values, columns)
-    for _ in range(_ROUNDS):
-        keys = keys + np.uint64(0x9E3779B97F4A7C15)
-        left = (left + (_mix(right + keys) >> np.uint64(1))) % rows
-        keys = keys + np.uint64(0x9E3779B97F4A7C15)
-        right = (right + (_mix(left + keys) >> np.uint64(1))) % columns
-    return left * columns + right
+def domains(sizes: Sequence[int], *, seed: int) -> Domain:
+    """The grids of sources of ``sizes`` windows, as near to squares as they come."""
+    rows = [isqrt(size - 1) + 1 for size in sizes]
+    columns = [-(-size // row) for size, row in zip(sizes, rows, strict=True)]
+    streams = [(seed * _SEED_FACTOR + number * _STREAM_FACTOR) % 2**64 for number in range(len(sizes))]
+    return Domain(*(np.array(numbers, dtype=np.uint64) for numbers in (sizes, rows, columns, streams)))
+
+
+def shuffled(counters: Indices, domain: Domain) -> Indices:
+    """Send counter ``epoch * size + index`` to another index in [0, size) by the bijection that the epoch names.
+
+    A Feistel network over a grid (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"); the few cells
+    beyond ``size`` are walked on until they fall inside. Every call of numpy costs half a microsecond here, so there
+    are as few as will do.
+    """
+    words = counters.view(np.uint64)
+    epochs = words // domain.size
+    indices = words - epochs * domain.size
+    if domain.size.ndim == 0 and epochs[0] == epochs[-1]:
+        epochs = epochs[:1]  # counters of one source ascend: one key serves them all
+    keys = _mixed(epochs * np.uint64(_EPOCH_FACTOR) + domain.stream)
+    out = _permuted(indices, domain, keys)
+    while (outside := out >= domain.size).any():
+        out = np.where(outside, _permuted(out, domain, keys), out)
+    return out.view(np.int64)
+
+
+def _permuted(values: Words, domain: Domain, keys: Words) -> Words:
+    left = values // domain.columns
+    right = values - left * domain.columns
+    round_keys = _HALF_ROUNDS + keys
+    for number in range(0, len(round_keys), 2):
+        left = _half_round(left, right, round_keys[number], domain.rows)
+        right = _half_round(right, left, round_keys[number + 1], domain.columns)
+    return left * domain.columns + right
+
+
+def _half_round(target: Words, other: Words, key: Words, modulus: Words) -> Words:
+    """``target`` plus a keyed hash of ``other``."""
+    mixed = _mixed(other + key)
+    mixed >>= _LOW_BITS  # mixed least; and the sum stays below 2**64
+    mixed += target
+    mixed %= modulus
+    return mixed
+
+
+def _mixed(words: Words) -> Words:
+    """A bijection of 64-bit words, in place, whose high bits depend on all of the word's."""
+    words *= _FIRST_FACTOR
+    words ^= words >> _HALF_WORD
+    words *= _SECOND_FACTOR
+    return words
 
 
 class Skips:
@@ -96,35 +131,38 @@ class Sequencer:
         self.source_sizes = list(source_sizes)
         self.seed = seed
         self.skips = Skips(skips)
-        self._offsets = np.concatenate(([0], np.cumsum(self.source_sizes))).astype(np.int64)
-        self._quotas = None if weights is None else _quotas(weights, len(self.source_sizes))
+        self._mixture = None if weights is None else Mixture(self.source_sizes, weights, seed=seed)
+        self._pool = Domain(*(numbers[0] for numbers in domains([sum(source_sizes)], seed=seed)))
 
     def sample_indices(self, step: int, global_batch: int) -> Indices:
         """The global batch of ``step``: its sample indices, (global_batch,)."""
         return self.skips.sample_indices(np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64))
 
     def windows(self, sample_indices: Indices) -> Indices:
-        """The window of each sample, numbered through all sources in their order."""
-        if self._quotas is None:
-            return self._shuffled(sample_indices, int(self._offsets[-1]), stream=0)
-        ends = np.cumsum(self._quotas)
-        block, slot = np.divmod(sample_indices, MIXTURE_PERIOD)
-        slot = permute(slot, MIXTURE_PERIOD, self._keys(block, stream=0))
-        source = np.searchsorted(ends, slot, side="right")
-        within = block * self._quotas[source] + slot - (ends - self._quotas)[source]
-        windows = np.empty_like(sample_indices)
-        for number, size in enumerate(self.source_sizes):
-            mine = source == number
-            windows[mine] = self._offsets[number] + self._shuffled(within[mine], size, stream=number + 1)
-        return windows
+        """The window of each of ascending ``sample_indices``, numbered through all sources in their order."""
+        if self._mixture is None:
+            return shuffled(sample_indices, self._pool)
+        return self._mixture.windows(sample_indices)
 
-    def _shuffled(self, counters: Indices, size: int, *, stream: int) -> Indices:
-        epoch, index = np.divmod(counters, size)
-        return permute(index, size, self._keys(epoch, stream=stream))
 
-    def _keys(self, epochs: Indices, *, stream: int) -> NDArray[np.uint64]:
-        base = (self.seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) & int(_MASK)
-        return _mix(np.uint64(base) + (epochs.astype(np.uint64) + np.uint64(1)) * np.uint64(0xA0761D6478BD642F))
+class Mixture:
+    """Sources by weight: a pattern of ``MIXTURE_PERIOD`` slots, the same in every period, says whose turn it is."""
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], *, seed: int) -> None:
+        quotas = _quotas(weights, len(sizes))
+        scattered = shuffled(np.arange(MIXTURE_PERIOD), Domain(*(n[0] for n in domains([MIXTURE_PERIOD], seed=seed))))
+        source = np.repeat(np.arange(len(sizes)), quotas)[scattered]
+        self._quota = quotas[source]
+        self._turn = np.empty_like(source)  # which of its source's slots each slot is
+        for number, quota in enumerate(quotas):
+            self._turn[source == number] = np.arange(quota)
+        self._first_window = np.concatenate(([0], np.cumsum(sizes)))[source]
+        self._domains = np.stack(domains(sizes, seed=seed + 1))[:, source]
+
+    def windows(self, sample_indices: Indices) -> Indices:
+        period, slot = np.divmod(sample_indices, MIXTURE_PERIOD)
+        counters = period * self._quota[slot] + self._turn[slot]
+        return self._first_window[slot] + shuffled(counters, Domain(*self._domains[:, slot]))
 
 
 def _quotas(weights: Sequence[float], num_sources: int) -> Indices:

@@ -38,6 +38,7 @@ def in_validation(group: str, *, fraction: float, seed: int) -> bool:
 def tokenize_part(job: PartJob) -> None:
     """Read, tokenize and filter one part, and write what is left as one .npz file."""
     tokenizer = _tokenizer(job.model)
+    begin, end = np.array([[tokenizer.begin_id], [tokenizer.end_id]], dtype=np.uint32)
     tokens: list[NDArray[np.uint32]] = []
     rows: list[tuple[int, int, bool]] = []
     digests: list[bytes] = []
@@ -48,7 +49,7 @@ def tokenize_part(job: PartJob) -> None:
             dropped["empty"] += 1
             continue
         encoded = _LONE_SURROGATE.sub("\ufffd", document.text).encode()
-        ids = np.array([tokenizer.begin_id, *tokenizer.encode(encoded.decode()), tokenizer.end_id], dtype=np.uint32)
+        ids = np.concatenate((begin, tokenizer.encode(encoded.decode()), end))
         if has_repeated_span(ids):
             dropped["repetitive"] += 1
             continue

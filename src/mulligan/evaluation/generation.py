@@ -75,7 +75,7 @@ def generate_text(
 ) -> Iterator[str]:
     """Yield the text that follows ``prompt`` at the start of a document, in whole characters."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    ids = [tokenizer.begin_id, *tokenizer.encode(prompt)]
+    ids = [tokenizer.begin_id, *tokenizer.encode(prompt).tolist()]
     for token in generate(model, ids, sampler, max_new_tokens=max_new_tokens, end_id=tokenizer.end_id):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     yield decoder.decode(b"", final=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -25,6 +26,7 @@ from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.metrics import LogMetrics
+from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.checkpoints import AtomicCheckpointIO, newest_whole
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.hardware import Precision, resolve_compile, resolve_precision
@@ -129,6 +131,7 @@ class TrainingRun:
                 callbacks=[
                     self.metrics,
                     ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
+                    StopOnSigterm(every_n_steps=self.metrics.every_n_steps),
                     self.checkpoint,
                 ],
                 plugins=[AtomicCheckpointIO()],
@@ -156,6 +159,12 @@ class TrainingRun:
     @property
     def is_rank_zero(self) -> bool:
         return self.trainer.is_global_zero
+
+    @property
+    def _is_child_of_rank_zero(self) -> bool:
+        """Started by Lightning from rank 0, which Lightning kills when such a process fails."""
+        environment = getattr(self.trainer.strategy, "cluster_environment", None)
+        return not self.is_rank_zero and isinstance(environment, LightningEnvironment)
 
     def fit(self, report: Report, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """Train to the end, from the newest whole checkpoint or the start; rank 0 evaluates and returns a summary."""
@@ -189,7 +198,7 @@ class TrainingRun:
         try:
             self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
-            sys.exit(TERMINATED)
+            sys.exit(0 if self._is_child_of_rank_zero else TERMINATED)
         if not self.is_rank_zero:
             return None
         with torch.compiler.set_stance("force_eager"):  # training has ended: nothing is worth compiling again

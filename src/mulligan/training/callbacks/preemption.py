@@ -1,0 +1,46 @@
+"""SIGTERM: after a step that all ranks agree on, save and end with 143."""
+
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from mulligan.distributed import all_reduce_sum, world_size
+
+
+class StopOnSigterm(Callback):
+    def __init__(self, *, every_n_steps: int) -> None:
+        """One process stops after the step at hand; several ask each other only every ``every_n_steps``."""
+        self.every_n_steps = every_n_steps
+        self._received = False
+        self._step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning's handler broadcasts from wherever the signal meets a rank, which can hang, and its loop broadcasts
+        # and waits for the device at every batch (its issue 21487). Both names read in Lightning 2.6.6.
+        connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
+        assert hasattr(connector, "_sigterm_notifier_fn")
+        assert hasattr(loop, "_broadcast_sigterm_tensor")
+        connector._sigterm_notifier_fn = self._notice  # type: ignore[method-assign]  # meant: it takes its place
+        loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # meant as well
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        step = trainer.global_step
+        if step == self._step:
+            return  # in the middle of an accumulation window
+        self._step = step
+        if (world_size() == 1 or step % self.every_n_steps == 0) and self._received_by_any(pl_module.device):
+            raise SIGTERMException  # SaveCheckpoints sees it on its way
+
+    def _notice(self, signum: int, _: FrameType | None) -> None:
+        self._received = True
+
+    def _received_by_any(self, device: torch.device) -> bool:
+        if world_size() == 1:
+            return self._received
+        return bool(all_reduce_sum(torch.tensor(float(self._received), device=device)))
