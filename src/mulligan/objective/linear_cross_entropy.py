@@ -146,6 +146,7 @@ class _ChunkedLoss(torch.autograd.Function):
         # Buffers are made once: fresh ones for each chunk cost a tenth of the time in page faults on a CPU.
         buffer_CV = hidden_ND.new_empty((min(chunk_rows, len(hidden_ND)), len(weight_VD)), dtype=compute_dtype)
         scratch_RV = rows.scratch(buffer_CV)
+        product_VD = _product_buffer(weight_grad_VD, compute_dtype)
 
         for start in range(0, len(hidden_ND), chunk_rows):
             chunk = slice(start, start + chunk_rows)
@@ -159,7 +160,7 @@ class _ChunkedLoss(torch.autograd.Function):
             if hidden_grad_ND is not None:
                 hidden_grad_ND[chunk] = logits_CV @ weight_c_VD
             if weight_grad_VD is not None:
-                _accumulate_product(weight_grad_VD, logits_CV, hidden_CD)
+                _accumulate_product(weight_grad_VD, logits_CV, hidden_CD, product_VD)
 
         ctx.grads = hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype)
         cross_entropy, z, smoothing = sums_3.unbind()
@@ -180,11 +181,21 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _accumulate_product(total_VD: Tensor, grad_CV: Tensor, hidden_CD: Tensor) -> None:
+def _product_buffer(total_VD: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Where a product in another type than ``total``'s is made before it is added; a GPU multiplies into ``total``'s."""
+    if total_VD is None or total_VD.dtype == dtype or total_VD.is_cuda:
+        return None
+    return torch.empty_like(total_VD, dtype=dtype)
+
+
+def _accumulate_product(total_VD: Tensor, grad_CV: Tensor, hidden_CD: Tensor, product_VD: Tensor | None) -> None:
     """Add ``grad.T @ hidden`` to ``total`` in the type of ``total``."""
     if grad_CV.dtype == total_VD.dtype:
         total_VD.addmm_(grad_CV.T, hidden_CD)
-    elif grad_CV.is_cuda:
+    elif product_VD is None:
         total_VD.add_(torch.mm(grad_CV.T, hidden_CD, out_dtype=total_VD.dtype))
     else:
-        total_VD.add_(grad_CV.T @ hidden_CD)
+        torch.mm(grad_CV.T, hidden_CD, out=product_VD)
+        num_rows = max(1, SCRATCH_ELEMENTS // total_VD.shape[1])
+        for total_RD, product_RD in zip(total_VD.split(num_rows), product_VD.split(num_rows), strict=True):
+            total_RD.add_(product_RD)  # the copy in the wider type stays near the cache: four times faster
