@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -39,23 +39,31 @@ class Timing:
 
 
 def interleave(
-    variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup_rounds: int = 1
+    variants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup_rounds: int = 1,
+    processes: Sequence[int] = (),
 ) -> dict[str, Timing]:
-    """Run every variant once a round, forwards and backwards by turns, and time each run."""
+    """Run every variant once a round, forwards and backwards by turns, and time each run.
+
+    ``processes`` are those still running that do a variant's work: their processor seconds count too.
+    """
     timings = {name: Timing() for name in variants}
     for number in range(-warmup_rounds, rounds):
         for name in list(variants) if number % 2 == 0 else reversed(list(variants)):
-            seconds, cpu_seconds = time.perf_counter(), cpu_seconds_now()
+            seconds, cpu_seconds = time.perf_counter(), cpu_seconds_now(processes)
             variants[name]()
             if number >= 0:
                 timings[name].seconds.append(time.perf_counter() - seconds)
-                timings[name].cpu_seconds.append(cpu_seconds_now() - cpu_seconds)
+                timings[name].cpu_seconds.append(cpu_seconds_now(processes) - cpu_seconds)
     return timings
 
 
-def cpu_seconds_now() -> float:
-    """Processor seconds of this process, its threads and its finished children."""
-    return sum(os.times()[:4])
+def cpu_seconds_now(processes: Sequence[int] = ()) -> float:
+    """Processor seconds of this process, its threads and its finished children, and of other ``processes``."""
+    ticks = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13] for process in processes]
+    return sum(os.times()[:4]) + sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
 
 
 def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:

@@ -7,11 +7,15 @@ overhead  milliseconds a step of a real run (Trainer, metrics to the CSV logger 
           tiny, float32 and on one thread, so that the difference shows; no validation and no checkpoint falls into
           the timed steps. A callback stops the run every --steps steps and runs as many of the bare loop: the two take
           turns. Processor time is shown as well, and holds the loader's thread.
-speed     tokens a second of bare loops: the default config with and without compiled blocks against the same model in
-          plain float32, eager, with full logits, a logsumexp of its own for the z-loss and the default AdamW; the
-          steps between the two are shown as well. Random tokens.
+speed     tokens a second of bare loops, each in a process of its own that waits while another's step is timed: the
+          default config with and without compiled blocks, as launch/local.sh starts it, against the same model in
+          plain float32, eager, with full logits, a logsumexp of its own for the z-loss and the default AdamW, as
+          Python starts it; the steps between the two are shown as well. Random tokens.
 """
 
+import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -19,7 +23,7 @@ from functools import partial
 from io import StringIO
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +38,7 @@ from mulligan.training.run import TrainingRun
 OVERHEAD_AIM = 1.5  # milliseconds a step
 SPEED_AIM = 2.4  # times plain float32
 NEVER = 10**9
+DONE = b"done\n"
 SMALL = (
     *(
         "model.width=64",
@@ -54,11 +59,12 @@ def compose_run(folder: str, *overrides: str) -> TrainingRun:
     return build(plain(config))
 
 
-def make_step(run: TrainingRun, *, bf16: bool = False, compiled: bool = False) -> Step:
-    """One update as the run does it, in a bare loop over batches in memory."""
+def make_step(run: TrainingRun, *, default_precision: bool = False, compiled: bool = False) -> Step:
+    """One update as the run does it, in float32 or its own precision, in a bare loop over batches in memory."""
     model = make_model(run, compiled=compiled)
     optimizer = run.optimizer.make(model)
     batches = random_batches(run)
+    bf16 = default_precision and run.precision == "bf16-mixed"
     softcap, clip_norm = run.model.logit_softcap, run.optimizer.clip_norm or float("inf")
 
     def step() -> None:
@@ -159,34 +165,92 @@ def measure_overhead(report: Report, rounds: int, block_steps: int) -> None:
     report.add(title, rows)
 
 
+class Loop(NamedTuple):
+    """A row of speed: how to make its step, and whether launch/environment.sh is in force."""
+
+    make: Callable[[TrainingRun], Step]
+    launched: bool
+
+
+LOOPS = {
+    "plain float32": Loop(make_plain_step, launched=False),
+    "chunked head, fused AdamW, float32": Loop(make_step, launched=False),
+    "default precision": Loop(partial(make_step, default_precision=True), launched=False),
+    "the same, launched": Loop(partial(make_step, default_precision=True), launched=True),
+    "the same, compiled": Loop(partial(make_step, default_precision=True, compiled=True), launched=True),
+}
+
+
+class StepProcess:
+    """A loop of ``LOOPS`` in a process of its own, which does a step when called."""
+
+    def __init__(self, loop: str) -> None:
+        command = f'exec "{sys.executable}" -m benchmarks.step --serve "{loop}"'
+        if LOOPS[loop].launched:
+            command = f"source launch/environment.sh; {command}"
+        self.process = subprocess.Popen(
+            ["bash", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def __call__(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == DONE, "a loop's process ended"
+
+    @staticmethod
+    def serve(loop: str) -> None:
+        with redirect_stdout(sys.stderr):
+            step = LOOPS[loop].make(default_run())
+        for _ in sys.stdin:
+            step()
+            sys.stdout.buffer.write(DONE)
+            sys.stdout.buffer.flush()
+
+
+def default_run() -> TrainingRun:
+    with TemporaryDirectory() as folder:  # nothing is prepared: the tokens are random
+        return compose_run(folder)
+
+
 def measure_speed(report: Report, rounds: int, warmup_steps: int = 3) -> None:
-    with TemporaryDirectory() as folder:
-        run = compose_run(folder)  # nothing is prepared: the tokens are random
-    bf16 = run.precision == "bf16-mixed"
-    default = "the default, bf16-mixed" if bf16 else "the default, float32"
-    steps: dict[str, Step] = {"plain float32": make_plain_step(run)}
-    if bf16:
-        steps["chunked head, fused AdamW, float32"] = make_step(run)
-    steps |= {default: make_step(run, bf16=bf16), f"{default}, compiled": make_step(run, bf16=bf16, compiled=True)}
-    timings = interleave(steps, rounds=rounds, warmup_rounds=warmup_steps)
+    run = default_run()
+    loops = {name: StepProcess(name) for name in LOOPS}
+    try:
+        timings = interleave(
+            loops,
+            rounds=rounds,
+            warmup_rounds=warmup_steps,
+            processes=[loop.process.pid for loop in loops.values()],
+        )
+    finally:
+        for loop in loops.values():
+            loop.process.kill()
+            loop.process.communicate()
+    default = "the same, compiled" if run.compile else "the same, launched"
     first = timings["plain float32"]
     rows: list[Row] = []
     for name, timing in timings.items():
         faster = 1.0 / timing.ratio_to(first)
         row = {"loop": name, "ms a step": timing.median * 1e3, "tokens/s": run.tokens_per_step / timing.median}
         row |= {"times plain": faster, "by cpu s": 1.0 / timing.cpu_ratio_to(first)}
-        judged = name.startswith(default)
+        judged = name == default
         rows.append(row | {"aim": SPEED_AIM if judged else None, "met": faster >= SPEED_AIM if judged else None})
-    chosen = "compiled" if run.compile else "not compiled"
     title = f"speed: {run.model.num_parameters:,} parameters, {run.global_batch} samples of {run.sequence_length}"
-    report.add(f"{title}, {rounds} rounds of a step; compile=auto means {chosen} for {run.num_steps:,} steps", rows)
+    chosen = f"default precision is {run.precision}, compile {str(run.compile).lower()} for {run.num_steps:,} steps"
+    report.add(f"{title}, {rounds} rounds of a step; {chosen}", rows)
 
 
 def main() -> None:
     parser = make_parser(__doc__, rounds=9)
     parser.add_argument("--steps", type=int, default=200, help="steps of a round of overhead")
+    parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=("overhead", "speed"), help="what to measure; default both")
     options = parser.parse_args()
+    if options.serve:
+        StepProcess.serve(options.serve)
+        return
     chosen = options.only or ("overhead", "speed")
     report = Report()
     if "overhead" in chosen:

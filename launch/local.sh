@@ -5,20 +5,9 @@
 #   OMP_WAIT_POLICY=ACTIVE launch/local.sh train      # what is set already stays
 set -euo pipefail
 
-# A thread that waits sleeps: on a shared machine one that spins makes a step 2 to 6 times slower.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-
-# glibc gives the memory of a step back and faults it in again in the next; keeping it is 1.1 to 1.3 times faster.
-# Blocks up to 1 GiB come from the heap: the kernel zeroes every page of a mapped block anew.
-export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1073741824}"
-# The heap shrinks only when 8 GiB at its top are free, so not between steps.
-export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-8589934592}"
-# It grows 64 MiB at a time, in fewer system calls and in pieces that huge pages fit into.
-export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"
-# Ask for huge pages: one fault for 2 MiB in place of 512.
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/environment.sh
+source "$root/launch/environment.sh"
 mulligan=$root/.venv/bin/mulligan
 [[ -x $mulligan ]] || mulligan=mulligan
 exec "$mulligan" "$@"

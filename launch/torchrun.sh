@@ -16,14 +16,16 @@
 # GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the name of its network interface.
 set -euo pipefail
 
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/environment.sh
+source "$root/launch/environment.sh"
+
 nnodes=${NNODES:-1}
 nproc=${NPROC_PER_NODE:-auto}
 
 # The workers' store must not be the rendezvous': shared, as torch has it by default, a host that takes the place of a
 # dead one finds no store and all fail after a minute; apart, they go on within 10 to 16 s.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-# A thread that waits sleeps: on a shared machine one that spins makes a step 2 to 6 times slower.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 # torchrun would give each of several processes one thread; share the cores out when their number is known.
 if [[ $nproc =~ ^[1-9][0-9]*$ ]]; then
   threads=$(($(nproc) / nproc))
@@ -40,7 +42,6 @@ else
   )
 fi
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 torchrun=$root/.venv/bin/torchrun
 [[ -x $torchrun ]] || torchrun=torchrun
 exec "$torchrun" --nnodes="$nnodes" --nproc-per-node="$nproc" --max-restarts="${MAX_RESTARTS:-3}" \

@@ -182,7 +182,7 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _product_buffer(total_VD: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Where a product in another type than ``total``'s is made before it is added; a GPU multiplies into ``total``'s."""
+    """Where a product in another type than ``total``'s is made before it is added; a GPU needs none."""
     if total_VD is None or total_VD.dtype == dtype or total_VD.is_cuda:
         return None
     return torch.empty_like(total_VD, dtype=dtype)

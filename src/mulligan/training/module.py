@@ -85,9 +85,8 @@ class PretrainModule(LightningModule):
         return terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        with torch.compiler.set_stance(
-            "force_eager"
-        ):  # compiling once more without gradients takes longer than it saves
+        # Compiling once more, without gradients, takes longer than it saves.
+        with torch.compiler.set_stance("force_eager"):
             terms = self._terms(batch, regularized=False)
         targets_BT = batch[:, 1:]
         num_bytes = self.token_bytes_V[targets_BT].sum()  # the begin mark, which a mask leaves out, stands for none
@@ -114,8 +113,7 @@ class PretrainModule(LightningModule):
         return sums
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        assert self.model is not None
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         clip_norm = self.optimizer_recipe.clip_norm or float("inf")
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
 
