@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.evaluation.held_out import held_out
 from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.training.checkpoints import load_checkpoint
+from mulligan.training.module import PretrainModule
 from tests.training.conftest import MakeRun, silent
 
 
@@ -49,6 +51,34 @@ def test_metrics_hold_every_term(make_run: MakeRun) -> None:
         assert float(row["tokens_per_second"]) > 0.0
     validated = [row for row in rows if row["val_bits_per_byte"]]
     assert [float(row["step"]) for row in validated] == [2.0, 4.0]
+
+
+def test_the_x_axis_is_the_step_while_attempts_grow(make_run: MakeRun) -> None:
+    run = make_run("max_steps=3")
+    begin = run.metrics.on_train_start
+
+    def begin_after_five_lost_attempts(trainer: Trainer, module: PretrainModule) -> None:
+        module.attempt = 5
+        begin(trainer, module)
+
+    run.metrics.on_train_start = begin_after_five_lost_attempts  # type: ignore[method-assign]  # what a rewind leaves
+    run.fit(silent, silent)
+    rows = list(csv.DictReader(Path("runs/default/metrics/version_0/metrics.csv").read_text().splitlines()))
+    assert [(float(row["step"]), float(row["attempt"])) for row in rows] == [(1.0, 6.0), (2.0, 7.0), (3.0, 8.0)]
+
+
+def test_sources_by_weight(make_run: MakeRun, tmp_path: Path) -> None:
+    """A second source of a single document, drawn three times in four, is learnt by heart; the first is not."""
+    (tmp_path / "song.txt").write_text("row, row, row your boat\n" * 12)
+    second = "{_target_: mulligan.data.documents.TextFiles, paths: [song.txt]}"
+    options = ("max_steps=60", "optimizer.lr=1e-2", "log_every_n_steps=20", "sequence_length=16")
+    losses = []
+    for weights in ("{files: 0.999, song: 0.001}", "{files: 0.25, song: 0.75}"):
+        name = f"name={'song' if '0.75' in weights else 'files'}"
+        run = make_run(*options, name, f"+data.sources.song={second}", f"data.weights={weights}")
+        run.fit(silent, silent)
+        losses.append(run.metrics.latest["cross_entropy"])
+    assert losses[1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

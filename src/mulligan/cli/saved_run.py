@@ -13,7 +13,7 @@ from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import model_with_weights
 from mulligan.training.checkpoints import load_checkpoint, newest_whole
-from mulligan.training.run import AUTOCAST_DTYPES
+from mulligan.training.closing import AUTOCAST_DTYPES
 
 
 class SavedRun:

@@ -12,15 +12,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from mulligan.data.prepare import DataRecipe, Report
-from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import launched_world_size
-from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
-from mulligan.evaluation.generation import Sampler, generate_text
-from mulligan.evaluation.held_out import held_out
 from mulligan.files import read_json, write_json
 from mulligan.model.config import ModelConfig
-from mulligan.model.weights import weights_sha256
 from mulligan.objective.next_token import NextToken
 from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
@@ -28,6 +23,7 @@ from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.checkpoints import AtomicCheckpointIO, newest_whole
+from mulligan.training.closing import closing_numbers
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.hardware import Precision, resolve_compile, resolve_precision
 from mulligan.training.module import PretrainModule
@@ -35,7 +31,6 @@ from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
 
 TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
-AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
 
 
 class TrainingRun:
@@ -201,52 +196,33 @@ class TrainingRun:
             sys.exit(0 if self._is_child_of_rank_zero else TERMINATED)
         if not self.is_rank_zero:
             return None
-        with torch.compiler.set_stance("force_eager"):  # training has ended: nothing is worth compiling again
-            return self._summarize(module, report)
-
-    def _summarize(self, module: PretrainModule, report: Report) -> dict[str, Any]:
         report("evaluating", 0, 1)
+        summary = self._summary(module)
+        write_json(self.folder / "summary.json", summary)
+        report("evaluating", 1, 1)
+        return summary
+
+    def _summary(self, module: PretrainModule) -> dict[str, Any]:
         assert module.model is not None
-        module.model.to(self.trainer.strategy.root_device)  # Lightning leaves it on the CPU
-        shards = Shards(self.data.folder, "validation", self.sequence_length, max_bytes=self.evaluate_bytes)
-        tokenizer = Tokenizer.load(self.data.folder / "tokenizer.model")
-        texts = shards.texts(tokenizer)
-        scores = held_out(
-            module.model,
-            shards,
-            batch_size=max(8, self.micro_batch),
-            begin_id=Tokenizer.begin_id,
-            document_mask=self.data.document_mask,
-            autocast_dtype=AUTOCAST_DTYPES.get(self.precision),
-        )
-        completion = generate_text(
-            module.model, tokenizer, self.sample_prompt, Sampler(temperature=0.8, top_p=0.9), max_new_tokens=120
-        )
         trained = self.metrics.seconds_trained
-        summary = {
+        return {
             "name": self.name,
             "step": self.trainer.global_step,
             "attempt": module.attempt,
-            "val_bits_per_byte": scores.bits_per_byte,
-            "val_perplexity": scores.perplexity,
-            "val_bits_per_token": scores.bits_per_token,
-            "val_tokens": scores.num_tokens,
-            "val_utf8_bytes": scores.utf8_bytes,
-            "gzip_bits_per_byte": gzip_bits_per_byte(texts),
-            "xz_bits_per_byte": xz_bits_per_byte(texts),
             "tokens_per_second": self.metrics.tokens_trained / trained if trained else self._former_speed(),
             "num_parameters": self.model.num_parameters,
             "precision": self.precision,
             "compile": self.compile,
             "world_size": self.trainer.world_size,
-            "data_fingerprint": shards.manifest["fingerprint"],
-            "weights_sha256": weights_sha256(module.model),
-            "sample_prompt": self.sample_prompt,
-            "sample": self.sample_prompt + "".join(completion),
-        }
-        write_json(self.folder / "summary.json", summary)
-        report("evaluating", 1, 1)
-        return summary
+        } | closing_numbers(
+            module.model.to(self.trainer.strategy.root_device),  # Lightning leaves it on the CPU
+            self.data,
+            sequence_length=self.sequence_length,
+            max_bytes=self.evaluate_bytes,
+            batch_size=max(8, self.micro_batch),
+            precision=self.precision,
+            sample_prompt=self.sample_prompt,
+        )
 
     def _former_speed(self) -> float | None:
         """What an earlier start measured, when this one found the run finished."""

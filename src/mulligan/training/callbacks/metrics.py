@@ -85,7 +85,7 @@ class LogMetrics(Callback):
     def _log(self, trainer: Trainer, module: PretrainModule, metrics: dict[str, float]) -> None:
         counters = {"step": float(trainer.global_step), "attempt": float(module.attempt)}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics | counters, step=module.attempt)
+            logger.log_metrics(metrics | counters, step=trainer.global_step)
 
     def _restart_clock(self, trainer: Trainer) -> None:
         self._since = (time.perf_counter(), trainer.global_step)

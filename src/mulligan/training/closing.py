@@ -1,0 +1,55 @@
+"""What a finished model is worth: held-out text beside what compressors make of it, and a completion."""
+
+from typing import Any
+
+import torch
+
+from mulligan.data.prepare import DataRecipe
+from mulligan.data.shards import Shards
+from mulligan.data.tokenizer import Tokenizer
+from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
+from mulligan.evaluation.generation import Sampler, generate_text
+from mulligan.evaluation.held_out import held_out
+from mulligan.model.transformer import Transformer
+from mulligan.model.weights import weights_sha256
+
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
+
+
+@torch.compiler.set_stance("force_eager")  # training has ended: nothing is worth compiling again
+def closing_numbers(
+    model: Transformer,
+    data: DataRecipe,
+    *,
+    sequence_length: int,
+    max_bytes: int,
+    batch_size: int,
+    precision: str,
+    sample_prompt: str,
+) -> dict[str, Any]:
+    """Score the held-out shards that hold the first ``max_bytes`` of text, and complete ``sample_prompt``."""
+    shards = Shards(data.folder, "validation", sequence_length, max_bytes=max_bytes)
+    tokenizer = Tokenizer.load(data.folder / "tokenizer.model")
+    texts = shards.texts(tokenizer)
+    scores = held_out(
+        model,
+        shards,
+        batch_size=batch_size,
+        begin_id=Tokenizer.begin_id,
+        document_mask=data.document_mask,
+        autocast_dtype=AUTOCAST_DTYPES.get(precision),
+    )
+    completion = generate_text(model, tokenizer, sample_prompt, Sampler(temperature=0.8, top_p=0.9), max_new_tokens=120)
+    return {
+        "val_bits_per_byte": scores.bits_per_byte,
+        "val_perplexity": scores.perplexity,
+        "val_bits_per_token": scores.bits_per_token,
+        "val_tokens": scores.num_tokens,
+        "val_utf8_bytes": scores.utf8_bytes,
+        "gzip_bits_per_byte": gzip_bits_per_byte(texts),
+        "xz_bits_per_byte": xz_bits_per_byte(texts),
+        "data_fingerprint": shards.manifest["fingerprint"],
+        "weights_sha256": weights_sha256(model),
+        "sample_prompt": sample_prompt,
+        "sample": sample_prompt + "".join(completion),
+    }
