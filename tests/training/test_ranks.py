@@ -18,12 +18,12 @@ PROGRAM = Path(__file__).with_name("train_and_record.py")
 OPTIONS = ("max_steps=2", "schedule=constant", "optimizer.lr=1e-6", "model.dropout=0.0", "checkpoint.every_n_steps=100")
 
 
-def record(folder: Path, ranks: int, accumulation: int, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
-    """What each rank saw: tokens and gradients of each step."""
+def record(folder: Path, ranks: int, accumulation: int, overrides: tuple[str, ...], *more: str) -> list[dict[str, Any]]:
+    """What each rank saw: tokens and gradients of each step, and operators of some."""
     folder.mkdir()
     trainer = ("trainer=cpu",) if ranks == 1 else ("trainer=cpu_ddp", f"trainer.devices={ranks}")
     micro_batch = f"micro_batch={4 // (ranks * accumulation)}"
-    command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *trainer, micro_batch]
+    command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *trainer, micro_batch, *more]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -58,6 +58,19 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
                 for name, gradient in one["gradients"][step].items():
                     scale = wanted[name].abs().max()
                     assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(scale)), name
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
+    ranks: int, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    overrides = (*tiny, "log_every_n_steps=100", "validate_every_n_steps=100")
+    for one in record(tmp_path / "run", ranks, 1, overrides, "max_steps=5"):
+        operators = one["operators"]
+        assert operators["aten::mm"] > 0
+        assert "aten::_local_scalar_dense" not in operators  # what .item() and bool() come to
+        collectives = {name: count for name, count in operators.items() if name.startswith("c10d")}
+        assert collectives == ({} if ranks == 1 else {"c10d::allreduce_": 2})  # a bucket, two steps
 
 
 def test_a_run_goes_on_with_other_ranks(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -184,14 +184,18 @@ def same_bits_after_kills(tiny: tuple[str, ...], tmp_path: Path, kills: int) -> 
     assert_same(states[0], states[1])
 
 
-def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path) -> None:
-    same_bits_after_kills(tiny, tmp_path, 2)
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])
+def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path, trainer: str) -> None:
+    same_bits_after_kills((*tiny, f"trainer={trainer}"), tmp_path, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_killed_at_twenty_moments_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path) -> None:
-    same_bits_after_kills(tiny, tmp_path, 20)
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])
+def test_killed_at_twenty_moments_it_ends_with_the_same_bits(
+    tiny: tuple[str, ...], tmp_path: Path, trainer: str
+) -> None:
+    same_bits_after_kills((*tiny, f"trainer={trainer}"), tmp_path, 20)
 
 
 def assert_same(first: Any, second: Any) -> None:

@@ -1,19 +1,35 @@
-"""A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step."""
+"""A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step.
+
+It also counts the operators of the third and fourth step; in the second DDP settles its buckets.
+"""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.distributed import rank
 
 
+class CountOperators(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
 class Record(Callback):
     def __init__(self) -> None:
+        self.operators = CountOperators()
         self.tokens: list[list[torch.Tensor]] = []
         self.gradients: list[dict[str, torch.Tensor]] = []
 
@@ -25,9 +41,16 @@ class Record(Callback):
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
         self.gradients.append({name: p.grad.clone() for name, p in module.model.named_parameters()})
 
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 2:
+            self.operators.__enter__()
+        elif trainer.global_step == 4:
+            self.operators.__exit__(None, None, None)
+
     def on_train_end(self, trainer: Any, module: Any) -> None:
         tokens = [torch.cat(step) for step in self.tokens]
-        torch.save({"tokens": tokens, "gradients": self.gradients}, Path(sys.argv[1]) / f"rank{rank()}.pt")
+        seen = {"tokens": tokens, "gradients": self.gradients, "operators": dict(self.operators.counts)}
+        torch.save(seen, Path(sys.argv[1]) / f"rank{rank()}.pt")
 
 
 def main() -> None:
