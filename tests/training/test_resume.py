@@ -33,7 +33,7 @@ def interrupted(make_run: MakeRun, at_batch: int, *overrides: str) -> None:
         if batch_idx == at_batch:
             raise Stop
 
-    run.metrics.on_train_batch_start = stop  # type: ignore[method-assign]
+    run.metrics.on_train_batch_start = stop  # type: ignore[method-assign]  # stands for a crash there
     with pytest.raises(Stop):
         run.fit(silent, silent)
 

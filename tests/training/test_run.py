@@ -15,6 +15,7 @@ from mulligan.evaluation.held_out import held_out
 from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.module import PretrainModule
+from mulligan.training.run import TrainingRun
 from tests.training.conftest import MakeRun, silent
 
 
@@ -104,5 +105,5 @@ def test_the_same_config_gives_the_same_bits(make_run: MakeRun) -> None:
     assert first["weights_sha256"] == again["weights_sha256"] != other["weights_sha256"]
 
 
-def _tokenizer(run: object) -> Tokenizer:
-    return Tokenizer.load(run.data.folder / "tokenizer.model")  # type: ignore[attr-defined]
+def _tokenizer(run: TrainingRun) -> Tokenizer:
+    return Tokenizer.load(run.data.folder / "tokenizer.model")

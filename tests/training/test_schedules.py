@@ -1,24 +1,26 @@
 """Schedules: warm-up, peak, shape and end."""
 
 from itertools import pairwise
+from typing import Literal, get_args
 
 import pytest
 
 from mulligan.training.schedules import Schedule
 
-KINDS = ["cosine", "wsd", "linear", "constant"]
+Kind = Literal["cosine", "wsd", "linear", "constant"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_warm_up_is_linear_and_reaches_the_peak(kind: str) -> None:
-    schedule = Schedule(kind=kind, warmup=0.1)  # type: ignore[arg-type]
+def test_warm_up_is_linear_and_reaches_the_peak(kind: Kind) -> None:
+    schedule = Schedule(kind=kind, warmup=0.1)
     factors = [schedule.factor(step, 100) for step in range(11)]
     assert factors == pytest.approx([(step + 1) / 11 for step in range(10)] + [1.0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_never_rises_after_the_peak_and_ends_at_its_final_factor(kind: str) -> None:
-    schedule = Schedule(kind=kind, warmup=0.0, final=0.1, decay=0.5)  # type: ignore[arg-type]
+def test_it_never_rises_after_the_peak_and_ends_at_its_final_factor(kind: Kind) -> None:
+    schedule = Schedule(kind=kind, warmup=0.0, final=0.1, decay=0.5)
     factors = [schedule.factor(step, 100) for step in range(101)]
     assert all(after <= before for before, after in pairwise(factors))
     assert factors[0] == 1.0
@@ -26,6 +28,6 @@ def test_it_never_rises_after_the_peak_and_ends_at_its_final_factor(kind: str) -
 
 
 def test_middle_of_each_shape() -> None:
-    middle = {kind: Schedule(kind=kind, warmup=0.0, final=0.0, decay=0.5).factor(50, 100) for kind in KINDS}  # type: ignore[arg-type]
+    middle = {kind: Schedule(kind=kind, warmup=0.0, final=0.0, decay=0.5).factor(50, 100) for kind in KINDS}
     assert middle == pytest.approx({"cosine": 0.5, "wsd": 1.0, "linear": 0.5, "constant": 1.0})
     assert Schedule(kind="wsd", warmup=0.0, final=0.0, decay=0.5).factor(75, 100) == pytest.approx(0.5)
