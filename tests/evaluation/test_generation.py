@@ -1,11 +1,13 @@
 """Sampling: the distribution, the seed, the cache and the end of the context."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from mulligan.evaluation.generation import Sampler, generate
+from mulligan.data.tokenizer import TokenizerRecipe
+from mulligan.evaluation.generation import Sampler, generate, generate_text
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 
@@ -59,6 +61,41 @@ def test_it_stops_at_the_end_mark() -> None:
     first = tokens(0, 5)
     stopped = list(generate(model(), [1, 5, 6], Sampler(seed=0), max_new_tokens=5, end_id=first[2]))
     assert stopped == first[: first.index(first[2])]
+
+
+def test_only_the_tokens_named_may_come() -> None:
+    drawn = [
+        list(generate(model(), [1, 5], Sampler(seed=seed), max_new_tokens=3, end_id=-1, num_tokens=20, first=[7, 9]))
+        for seed in range(30)
+    ]
+    assert {one[0] for one in drawn} == {7, 9}
+    assert max(max(one) for one in drawn) == 19
+
+
+def test_the_last_token_of_a_prompt_is_drawn_again() -> None:
+    tokenizer = TokenizerRecipe(vocab_size=290).make(["def foo far fall bar\n" * 50])
+    config = ModelConfig(vocab_size=290, max_length=16, width=16, num_layers=1, num_heads=2, feedforward_width=24)
+    with torch.device("meta"):
+        network = Transformer(config)
+    network.materialize("cpu", 0)
+    draw = partial(generate_text, network, tokenizer, max_new_tokens=1)
+    after_blank = {"".join(draw("def ", Sampler(seed=seed))) for seed in range(60)}
+    words = {tokenizer.decode([number])[1:] for number in tokenizer.beginning_with(b" ")}
+    assert after_blank == words
+    assert {"far", "bar", ""} <= words
+    assert "".join(draw("", Sampler())) != ""
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-3])
+def test_a_tiny_temperature_takes_the_likeliest(temperature: float) -> None:
+    assert Sampler(temperature=temperature).probabilities(LOGITS).tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_logits_that_are_not_finite_are_named() -> None:
+    network = model()
+    network.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="its training has diverged"):
+        list(generate(network, [1], Sampler(), max_new_tokens=1, end_id=-1))
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}])

@@ -1,11 +1,14 @@
 """The chunked operator against PyTorch's own operators in float64."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mulligan.objective.linear_cross_entropy import Terms, linear_cross_entropy
 from mulligan.objective.next_token import plain_cross_entropy
@@ -74,9 +77,11 @@ def test_terms_and_gradients_match_float64(
     (wanted[0] * 0.25).backward()
 
     assert int(terms.num_counted) == int((targets != -100).sum())
-    # A term sums differences of logits: its error is measured against what was subtracted.
-    size = logits.abs().max() * terms.num_counted + wanted[1].abs() + wanted[2].abs()
-    for found, exact in zip(terms[:4], wanted, strict=True):
+    # A term sums differences of logits, or their squares: its error is measured against what was subtracted.
+    peak = min(float(logits.detach().abs().max()), softcap or math.inf) + math.log(vocab)
+    count = int(terms.num_counted)
+    sizes = {"cross-entropy": peak * count, "z": z_loss * peak**2 * count, "smoothing": label_smoothing * peak * count}
+    for found, exact, size in zip(terms[:4], wanted, (sum(sizes.values()), *sizes.values()), strict=True):
         assert (found - exact).abs() <= TOLERANCE[dtype] * size
     assert_close_to_product(hidden.grad, logits.grad, exact_weight, TOLERANCE[dtype])
     assert_close_to_product(weight.grad, logits.grad.T, exact_hidden, TOLERANCE[dtype])
@@ -99,6 +104,22 @@ def test_autocast_gives_the_gradient_in_the_type_of_the_weight() -> None:
     logits = hidden.double() @ weight.double().T
     exact = oracle(logits, targets, {"z_loss": 1e-4, "label_smoothing": 0.0, "softcap": None})
     torch.testing.assert_close(terms.loss_sum.double(), exact[0], rtol=1e-2, atol=0.0)
+
+
+def test_without_gradients_none_is_made() -> None:
+    hidden, weight, targets = inputs(0, 12, 30, 8, 1.0, 0.2)
+    weight.requires_grad_()
+    with torch.no_grad(), CountProducts() as products:
+        linear_cross_entropy(hidden, weight, targets)
+    assert products.count == 1
+
+
+class CountProducts(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
+        self.count += func.name().startswith(("aten::mm", "aten::addmm"))
+        return func(*args, **(kwargs or {}))
 
 
 def test_large_logits_stay_finite() -> None:

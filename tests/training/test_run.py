@@ -68,6 +68,33 @@ def test_the_x_axis_is_the_step_while_attempts_grow(make_run: MakeRun) -> None:
     assert [(float(row["step"]), float(row["attempt"])) for row in rows] == [(1.0, 6.0), (2.0, 7.0), (3.0, 8.0)]
 
 
+def test_a_line_of_metrics_is_on_disk_when_it_is_made(make_run: MakeRun) -> None:
+    run = make_run("max_steps=4")
+    seen: list[int] = []
+
+    def look(*_: object) -> None:
+        path = Path("runs/default/metrics/version_0/metrics.csv")
+        seen.append(len(path.read_text().splitlines()) if path.is_file() else 0)
+
+    run.metrics.on_train_batch_start = look  # type: ignore[method-assign]  # before each step
+    run.fit(silent, silent)
+    assert seen == [0, 2, 3, 4]  # a header, and a line a step
+
+
+def test_a_vocabulary_larger_than_the_tokenizers(make_run: MakeRun) -> None:
+    summary = make_run("model.vocab_size=3000", "max_steps=1").fit(silent, silent)
+    assert summary is not None
+    assert len(summary["sample"]) > len(summary["sample_prompt"])
+
+
+def test_a_run_that_diverged_keeps_its_summary(make_run: MakeRun) -> None:
+    summary = make_run("optimizer.lr=1e30", "schedule.warmup=0.0", "optimizer.clip_norm=null").fit(silent, silent)
+    assert summary is not None
+    assert summary["val_perplexity"] == math.inf
+    assert summary["sample"] == summary["sample_prompt"]
+    assert Path("runs/default/summary.json").is_file()
+
+
 def test_sources_by_weight(make_run: MakeRun, tmp_path: Path) -> None:
     """A second source of a single document, drawn three times in four, is learnt by heart; the first is not."""
     (tmp_path / "song.txt").write_text("row, row, row your boat\n" * 12)

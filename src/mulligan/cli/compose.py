@@ -158,6 +158,8 @@ def _one_line(error: BaseException, verb: str) -> str:
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
         key = unknown.group(1)
+        if key in _known_keys(verb):
+            return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
         return f"{key}: there is no such key{_suggestion(key, _known_keys(verb))} (`mulligan {verb} --help` shows them)"
     return message
 

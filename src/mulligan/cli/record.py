@@ -25,6 +25,8 @@ FREE = (
     "validate_every_n_steps",
     "validation_samples",
 )
+# What a run cannot change even when told: the next samples follow from step and batch, the weights have their shape.
+BOUND = ("global_batch_samples", "global_batch_tokens", "model", "sequence_length")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
 
 
@@ -32,8 +34,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.yaml"
     if not path.is_file():
         return None
-    content = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(content, dict):
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception:  # whatever reading torn YAML raises
+        content = None
+    if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} is not whole; restore it, or begin a run of another name")
     return {str(key): node for key, node in content.items()}
 
@@ -49,10 +54,17 @@ def differences(recorded: dict[str, Any], content: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not key.startswith(tuple(f"{free}." for free in FREE))
-        and key not in FREE
+        if before.get(key) != now.get(key) and not _is_one_of(key, FREE)
     ]
+
+
+def bound_differences(changes: list[str]) -> list[str]:
+    """Those of the differences that no ``accept_changes`` allows."""
+    return [change for change in changes if _is_one_of(change.split(":")[0], BOUND)]
+
+
+def _is_one_of(key: str, listed: tuple[str, ...]) -> bool:
+    return key in listed or key.startswith(tuple(f"{parent}." for parent in listed))
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

@@ -21,7 +21,10 @@ class SavedRun:
         recorded = read_record(folder)
         if recorded is None:
             raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
-        checkpoint = newest_whole(folder / "checkpoints", warn=lambda text: print(text, file=sys.stderr, flush=True))
+        checkpoints = folder / "checkpoints"
+        if not checkpoints.is_dir():
+            checkpoints = Path(recorded["checkpoint"]["folder"])
+        checkpoint = newest_whole(checkpoints, warn=lambda text: print(text, file=sys.stderr, flush=True))
         if checkpoint is None:
             raise ValueError(f"run={folder}: it has no whole checkpoint yet")
         self.folder, self.step, self._checkpoint = folder, checkpoint.step, checkpoint.path
@@ -32,14 +35,23 @@ class SavedRun:
     def model(self) -> Transformer:
         """The weights, on a GPU where there is one."""
         config: ModelConfig = build(self._recorded["model"])
-        state = load_checkpoint(self._checkpoint)["state_dict"]
+        checkpoint = load_checkpoint(self._checkpoint)
+        trained_on = checkpoint["mulligan"]["data_fingerprint"]
+        if trained_on != read_json(self.data_folder / "manifest.json")["fingerprint"]:
+            raise ValueError(
+                f"{self.data_folder} is not the data {trained_on[:16]} that {self._checkpoint} was trained on"
+            )
+        state = checkpoint["state_dict"]
         weights = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
         return model_with_weights(config, weights, "cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def data_folder(self) -> Path:
         """The prepared data the run was trained on."""
-        return Path(read_json(self.folder / "data.json")["folder"])
+        noted = Path(read_json(self.folder / "data.json")["folder"])
+        if noted.is_dir():
+            return noted
+        return Path(self._recorded["data"]["folder"]) / noted.name  # the run was moved, prepared/ with it
 
     @property
     def document_mask(self) -> bool:

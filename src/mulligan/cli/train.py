@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import DECIDED_ONCE, differences, read_record, write_record
+from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, read_record, write_record
 from mulligan.distributed import is_launched_rank_zero
+from mulligan.files import exclusive
 from mulligan.training.run import TrainingRun
 
 
@@ -25,22 +27,31 @@ def train(config: DictConfig) -> None:
     _quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
-    recorded = read_record(folder) if any((folder / "checkpoints").glob("step_*.ckpt")) else None
+    recorded = read_record(folder) if any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) else None
     if recorded is not None:  # until something was trained, nothing binds
         content |= {key: recorded[key] for key in DECIDED_ONCE if content[key] == "auto"}
     run: TrainingRun = build(content)
     content |= {"precision": run.precision, "compile": run.compile}
     changes = differences(recorded, content) if recorded is not None else []
+    if bound_differences(changes):
+        raise ValueError(
+            f"{folder} cannot go on with another batch, length or model; begin a run of another name. "
+            f"Different: {'; '.join(bound_differences(changes))}"
+        )
     if changes and not run.accept_changes:
         raise ValueError(
             f"{folder} was begun with another config; set accept_changes=true or another name. "
             f"Different: {'; '.join(changes)}"
         )
-    if speaks:
-        write_record(folder, content)
-        _print_opening(run)
-    with Reporter(speaks=speaks) as report:
-        summary = run.fit(report, warn=lambda text: print(text, flush=True) if speaks else None)
+    with ExitStack() as stack:
+        if speaks:
+            stack.enter_context(exclusive(folder / ".lock", wait=False))
+            _print_opening(run)
+        summary = run.fit(
+            stack.enter_context(Reporter(speaks=speaks)),
+            warn=lambda text: print(text, flush=True) if speaks else None,
+            begun=lambda: write_record(folder, content),
+        )
     if summary is not None:
         _print_closing(summary, folder)
 
@@ -82,7 +93,9 @@ def _print_closing(summary: dict[str, Any], folder: Path) -> None:
     table.add_row("weights sha256", summary["weights_sha256"][:16])
     console = Console()
     console.print(table)
-    console.print(f"{folder}/summary.json holds these numbers. A completion of {summary['sample_prompt']!r}:")
+    console.print(
+        f"{folder}/summary.json holds these numbers. A completion of {summary['sample_prompt']!r}:", markup=False
+    )
     console.print(summary["sample"], markup=False, highlight=False)
 
 

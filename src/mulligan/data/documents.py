@@ -2,6 +2,7 @@
 
 import gzip
 import sysconfig
+import zlib
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
@@ -66,6 +67,7 @@ class TextFiles:
 
     def __init__(self, *, paths: list[str], part_bytes: int = 2**22) -> None:
         self.paths = find_files(paths)
+        self.sizes = [path.stat().st_size for path in self.paths]  # part of what the prepared data is named by
         self.part_bytes = part_bytes
 
     def parts(self) -> list[Part]:
@@ -108,6 +110,6 @@ def _read_text(path: Path) -> str:
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is not a whole gzip file: {error}") from None
     return data.decode("utf-8", errors="replace")

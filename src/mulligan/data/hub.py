@@ -1,5 +1,6 @@
 """Sources read through Hugging Face datasets: JSON lines and Parquet files, and data sets of the hub, streamed."""
 
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ class TableFiles:
 
     def __init__(self, *, paths: list[str], text_column: str = "text") -> None:
         self.paths = find_files(paths)
+        self.sizes = [path.stat().st_size for path in self.paths]  # part of what the prepared data is named by
         self.text_column = text_column
         for path in self.paths:
             _builder_of(path.name)
@@ -76,7 +78,7 @@ def _whole(rows: datasets.IterableDataset, origin: str) -> Iterator[dict[str, An
     """The rows; whatever the reader of a torn or empty file raises becomes one error that names the file."""
     try:
         yield from rows
-    except (pyarrow.ArrowException, EOFError, OSError, RuntimeError, UnicodeError) as error:
+    except (pyarrow.ArrowException, EOFError, OSError, RuntimeError, UnicodeError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{origin} cannot be read to its end: {reason}") from None
 

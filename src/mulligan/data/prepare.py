@@ -53,6 +53,14 @@ class DataRecipe:
             raise ValueError(f"data.validation_fraction={validation_fraction} must be between 0 and 1")
         if not sources:
             raise ValueError("data.sources is empty: name at least one source")
+        for source_name, source in sources.items():
+            if not hasattr(source, "parts"):
+                raise ValueError(
+                    f"data.sources.{source_name} needs a _target_, such as mulligan.data.documents.TextFiles"
+                )
+        for source_name, weight in (weights or {}).items():
+            if not 0.0 < weight < float("inf"):
+                raise ValueError(f"data.weights.{source_name}={weight} must be above 0")
         if weights is not None and set(weights) != set(sources):
             raise ValueError(f"data.weights names {sorted(weights)}, data.sources {sorted(sources)}: they must agree")
         if workers is not None and workers < 1:
@@ -114,8 +122,8 @@ class DataRecipe:
         """Finished parts of an interrupted run stay if the sources are still cut the same way."""
         path, plain = parts_folder / "cut.json", [[name, list(part)] for name, part in cut]
         if parts_folder.is_dir() and not (path.is_file() and read_json(path) == plain):
+            (self.folder / "tokenizer.model").unlink(missing_ok=True)  # first: killed in between, nothing stale is kept
             shutil.rmtree(parts_folder)
-            (self.folder / "tokenizer.model").unlink(missing_ok=True)
         write_json(path, plain)
         remove_temporaries(parts_folder)
         remove_temporaries(self.folder)

@@ -13,6 +13,8 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from mulligan.files import sha256_file
+
 _BLANK = "\u2581"
 _SEPARATOR = "\t"  # the trainer's own reserved character: it skips every sentence that holds one
 _SENTENCE_CHARACTERS = 800  # SentencePiece learns a text by sentences
@@ -98,6 +100,10 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         return b"".join(self._bytes_of[number] for number in ids)
 
+    def beginning_with(self, begun: bytes) -> list[int]:
+        """The tokens whose bytes begin with ``begun``."""
+        return [number for number, piece in enumerate(self._bytes_of) if piece.startswith(begun)]
+
     def token_bytes(self) -> NDArray[np.int64]:
         """UTF-8 bytes that each token stands for, (vocab_size,); 0 for begin and end."""
         return np.array([len(piece) for piece in self._bytes_of], dtype=np.int64)
@@ -128,7 +134,12 @@ class TokenizerRecipe:
         if model_file is not None and not Path(model_file).is_file():
             raise ValueError(f"tokenizer.model_file={model_file!r} is not a file")
         self.vocab_size, self.model_type = vocab_size, model_type
+        if seed < 0:
+            raise ValueError(f"tokenizer.seed={seed} must not be negative")
+        if sample_bytes < 1:
+            raise ValueError(f"tokenizer.sample_bytes={sample_bytes} must be at least 1")
         self.sample_bytes, self.seed, self.model_file = sample_bytes, seed, model_file
+        self.model_sha256 = None if model_file is None else sha256_file(Path(model_file))
 
     def make(self, texts: Iterable[str]) -> Tokenizer:
         """Train on ``texts`` (ignored with a model file); the same texts give the same model."""

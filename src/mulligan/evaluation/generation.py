@@ -4,6 +4,7 @@ Shapes: V vocabulary.
 """
 
 import codecs
+import math
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +20,7 @@ class Sampler:
     def __init__(
         self, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, seed: int = 0
     ) -> None:
-        if temperature < 0.0:
+        if not 0.0 <= temperature < math.inf:
             raise ValueError(f"temperature={temperature} must not be negative; 0 takes the likeliest token")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k} must be at least 1, or null for all tokens")
@@ -32,7 +33,7 @@ class Sampler:
         logits_V = logits_V.float()
         if self.temperature == 0.0:
             return torch.nn.functional.one_hot(logits_V.argmax(), len(logits_V)).float()
-        logits_V = logits_V / self.temperature
+        logits_V = (logits_V - logits_V.max()) / self.temperature  # the largest is 0 at any temperature
         if self.top_k is not None and self.top_k < len(logits_V):
             smallest_kept = logits_V.topk(self.top_k).values[-1]
             logits_V = logits_V.masked_fill(logits_V < smallest_kept, float("-inf"))
@@ -46,10 +47,18 @@ class Sampler:
 
 @torch.no_grad()
 def generate(
-    model: Transformer, prompt: list[int], sampler: Sampler, *, max_new_tokens: int, end_id: int
+    model: Transformer,
+    prompt: list[int],
+    sampler: Sampler,
+    *,
+    max_new_tokens: int,
+    end_id: int,
+    num_tokens: int | None = None,
+    first: list[int] | None = None,
 ) -> Iterator[int]:
     """Yield new tokens until ``end_id`` or ``max_new_tokens``. Past ``max_length`` the oldest half of the context is
-    dropped and the rest read again.
+    dropped and the rest read again. Of a vocabulary larger than the tokenizer's only the first ``num_tokens`` count.
+    ``first`` names the tokens that may come first; all by default.
     """
     if not prompt:
         raise ValueError("the prompt must hold at least one token")
@@ -58,8 +67,12 @@ def generate(
     model.eval()
     context = prompt[-limit:]
     unread, caches = context, _empty_caches(model)
-    for _ in range(max_new_tokens):
-        logits_V = model(torch.tensor([unread], device=device), caches=caches)[0, -1].cpu()
+    for number in range(max_new_tokens):
+        logits_V = model(torch.tensor([unread], device=device), caches=caches)[0, -1, :num_tokens].cpu()
+        if not logits_V.isfinite().all():
+            raise ValueError("the model gives logits that are not finite: its training has diverged")
+        if number == 0 and first is not None:
+            logits_V = torch.full_like(logits_V, -math.inf).index_copy(0, torch.tensor(first), logits_V[first])
         token = int(torch.multinomial(sampler.probabilities(logits_V), 1, generator=generator))
         if token == end_id:
             return
@@ -73,11 +86,28 @@ def generate(
 def generate_text(
     model: Transformer, tokenizer: Tokenizer, prompt: str, sampler: Sampler, *, max_new_tokens: int
 ) -> Iterator[str]:
-    """Yield the text that follows ``prompt`` at the start of a document, in whole characters."""
+    """Yield the text that follows ``prompt`` at the start of a document, in whole characters.
+
+    The last token of the prompt is drawn again among those that begin with it: "def " ends in a blank that in running
+    text is the beginning of the next word's token, and never stands before a letter by itself.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     ids = [tokenizer.begin_id, *tokenizer.encode(prompt).tolist()]
-    for token in generate(model, ids, sampler, max_new_tokens=max_new_tokens, end_id=tokenizer.end_id):
-        yield decoder.decode(tokenizer.decode_bytes([token]))
+    begun, first = b"", None
+    if prompt:
+        begun = tokenizer.decode_bytes([ids.pop()])
+        first = tokenizer.beginning_with(begun)
+    for token in generate(
+        model,
+        ids,
+        sampler,
+        max_new_tokens=max_new_tokens,
+        end_id=tokenizer.end_id,
+        num_tokens=tokenizer.vocab_size,
+        first=first,
+    ):
+        yield decoder.decode(tokenizer.decode_bytes([token])[len(begun) :])
+        begun = b""
     yield decoder.decode(b"", final=True)
 
 

@@ -16,6 +16,11 @@ from mulligan.objective.next_token import IGNORE_INDEX, NextToken, targets_withi
 BITS_PER_NAT = 1.0 / math.log(2.0)
 
 
+def perplexity(cross_entropy: float) -> float:
+    """exp of nats a token; infinite where that is no number or too large for one."""
+    return math.exp(cross_entropy) if cross_entropy < 700.0 else math.inf
+
+
 class HeldOut(NamedTuple):
     """Sums over the counted tokens; nats of the bare cross-entropy."""
 
@@ -25,7 +30,7 @@ class HeldOut(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.cross_entropy_sum / self.num_tokens)
+        return perplexity(self.cross_entropy_sum / self.num_tokens)
 
     @property
     def bits_per_token(self) -> float:

@@ -48,6 +48,9 @@ class ModelConfig:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"model.dropout={self.dropout} must be in [0, 1)")
+        for name in ("norm_eps", "rope_theta", "init_std"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"model.{name}={getattr(self, name)} must be a number above 0")
         if self.logit_softcap is not None and self.logit_softcap <= 0.0:
             raise ValueError(f"model.logit_softcap={self.logit_softcap} must be above 0, or null for none")
 

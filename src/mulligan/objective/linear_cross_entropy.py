@@ -46,9 +46,9 @@ def linear_cross_entropy(
     - smoothing: ``label_smoothing * (l[t] - mean(l))``, so that cross-entropy + smoothing is
       ``torch.nn.functional.cross_entropy(..., label_smoothing=...)``
 
-    Logits and sums are computed in float32 (float64 for float64 input); the two products run in the autocast type, or
-    in the type of ``hidden``. Rows whose target is ``ignore_index`` count for nothing. ``softcap`` caps the logits as
-    ``softcap * tanh(logits / softcap)`` (Gemma 2).
+    The products run in the autocast type, or in the type of ``hidden``, which the logits are rounded to; all that
+    follows and the sums are in float32 (float64 for float64 input). Rows whose target is ``ignore_index`` count for
+    nothing. ``softcap`` caps the logits as ``softcap * tanh(logits / softcap)`` (Gemma 2).
     """
     if hidden_ND.ndim != 2 or weight_VD.ndim != 2 or hidden_ND.shape[1] != weight_VD.shape[1]:
         raise ValueError(
@@ -64,6 +64,8 @@ def linear_cross_entropy(
     autocast = torch.is_autocast_enabled(device_type)
     compute_dtype = torch.get_autocast_dtype(device_type) if autocast else hidden_ND.dtype
     rows_of_a_chunk = max(1, CHUNK_ELEMENTS // len(weight_VD))
+    if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
     row_loss = _RowLoss(z_loss, label_smoothing, softcap, ignore_index)
     with torch.autocast(device_type, enabled=False):
         sums = _ChunkedLoss.apply(

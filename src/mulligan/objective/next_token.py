@@ -61,7 +61,11 @@ def plain_cross_entropy(
     smoothed = sum_loss(logits_NV, targets_N, label_smoothing=label_smoothing)
     counted_N = targets_N != ignore_index
     z = z_loss * (torch.logsumexp(logits_NV, dim=1).square() * counted_N).sum()
-    smoothing = smoothed - cross_entropy
+    target_logit_N1 = logits_NV.gather(1, targets_N.where(counted_N, 0).unsqueeze(1))
+    spread_N = (target_logit_N1 - logits_NV.mean(1, keepdim=True)).squeeze(1)
+    smoothing = (
+        label_smoothing * (spread_N * counted_N).sum()
+    )  # smoothed - cross_entropy, of which little would be left
     return Terms(smoothed + z, cross_entropy.detach(), z.detach(), smoothing.detach(), counted_N.sum())
 
 

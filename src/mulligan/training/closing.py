@@ -39,7 +39,11 @@ def closing_numbers(
         document_mask=data.document_mask,
         autocast_dtype=AUTOCAST_DTYPES.get(precision),
     )
-    completion = generate_text(model, tokenizer, sample_prompt, Sampler(temperature=0.8, top_p=0.9), max_new_tokens=120)
+    sampler = Sampler(temperature=0.8, top_p=0.9)
+    try:
+        completion = "".join(generate_text(model, tokenizer, sample_prompt, sampler, max_new_tokens=120))
+    except ValueError:  # a run that diverged still has its numbers
+        completion = ""
     return {
         "val_bits_per_byte": scores.bits_per_byte,
         "val_perplexity": scores.perplexity,
@@ -51,5 +55,5 @@ def closing_numbers(
         "data_fingerprint": shards.manifest["fingerprint"],
         "weights_sha256": weights_sha256(model),
         "sample_prompt": sample_prompt,
-        "sample": sample_prompt + "".join(completion),
+        "sample": sample_prompt + completion,
     }

@@ -1,6 +1,5 @@
 """The LightningDataModule: prepared data on rank 0, then the rank's own loaders."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import rank, world_size
-from mulligan.files import write_json
 
 
 class ShardsDataModule(LightningDataModule):
@@ -28,23 +26,21 @@ class ShardsDataModule(LightningDataModule):
         validation_samples: int,
         seed: int,
         report: Report,
-        run_folder: Path,
     ) -> None:
         super().__init__()
         self.prepare_data_per_node = False  # hosts share their storage; one of them prepares
-        self.run_folder = run_folder
         self.recipe, self.sequence_length, self.seed = recipe, sequence_length, seed
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.validation_samples, self.report = validation_samples, report
 
     def prepare_data(self) -> None:
-        folder = self.recipe.prepare(self.report)
-        write_json(self.run_folder / "data.json", {"folder": str(folder.resolve())})
+        self.recipe.prepare(self.report)
 
     def setup(self, stage: str) -> None:
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
         self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
         sizes = self.shards.windows_by_source()
+        self.tokenizer = Tokenizer.load(self.recipe.folder / "tokenizer.model")
         for shards in (self.shards, self.held_out):
             if not sum(shards.windows_by_source().values()):
                 raise ValueError(
@@ -58,8 +54,14 @@ class ShardsDataModule(LightningDataModule):
         weights = self.recipe.weights
         if weights is not None and set(weights) != set(sizes):
             raise ValueError(f"data.weights names {sorted(weights)}, but only {sorted(sizes)} have training documents")
+        for name, count in sizes.items():
+            if weights is not None and not count:
+                raise ValueError(
+                    f"data.sources.{name} has no shard as long as sequence_length={self.sequence_length} and can have "
+                    f"no share: make it shorter, or leave the source out"
+                )
         self.sequencer = Sequencer(
-            source_sizes=list(sizes.values()),
+            source_sizes=list(sizes.values()) if weights is not None else [sum(sizes.values())],
             weights=None if weights is None else [weights[name] for name in sizes],
             seed=self.seed,
         )
@@ -93,7 +95,7 @@ class ShardsDataModule(LightningDataModule):
 
     def token_bytes(self) -> Tensor:
         """UTF-8 bytes that each token stands for, (V,)."""
-        return torch.from_numpy(Tokenizer.load(self.recipe.folder / "tokenizer.model").token_bytes())
+        return torch.from_numpy(self.tokenizer.token_bytes())
 
     def _trainer(self) -> Any:
         assert self.trainer is not None

@@ -133,9 +133,20 @@ class PretrainModule(LightningModule):
                 f"the checkpoint was trained on data {saved['data_fingerprint'][:16]}, the prepared data is "
                 f"{self.data_fingerprint()[:16]}: bring the old data back, or begin a run of another name"
             )
+        self._check_shapes(checkpoint["state_dict"])
         self.attempt = saved["attempt"]
         _rescale_batch_progress(checkpoint, self.accumulation)
         self._take_current_recipe(checkpoint)
+
+    def _check_shapes(self, saved: dict[str, Tensor]) -> None:
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        for name in sorted(own.keys() | saved.keys()):
+            found = tuple(saved[name].shape) if name in saved else "nothing"
+            if found != own.get(name, "nothing"):
+                raise ValueError(
+                    f"the checkpoint holds another model ({name}: {found}, now {own.get(name, 'nothing')}): model.* "
+                    f"cannot change in a run; begin a run of another name"
+                )
 
     def _take_current_recipe(self, checkpoint: dict[str, Any]) -> None:
         """PyTorch restores rates and decay from the checkpoint; a config that was changed on purpose goes before."""

@@ -20,6 +20,8 @@ class AdamWRecipe:
             raise ValueError(f"optimizer.lr={lr} must be above 0")
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"optimizer.betas={betas} must be two numbers in [0, 1)")
+        if eps <= 0.0:
+            raise ValueError(f"optimizer.eps={eps} must be above 0")
         if weight_decay < 0.0:
             raise ValueError(f"optimizer.weight_decay={weight_decay} must not be negative")
         if clip_norm is not None and clip_norm <= 0.0:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -30,6 +31,22 @@ from mulligan.training.module import PretrainModule
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
 
+# Arguments of the Trainer that follow from the run's own keys.
+OWN_TRAINER_KEYS = {
+    "accumulate_grad_batches",
+    "callbacks",
+    "check_val_every_n_epoch",
+    "enable_checkpointing",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "logger",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "plugins",
+    "precision",
+    "val_check_interval",
+}
 TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 
 
@@ -75,9 +92,12 @@ class TrainingRun:
         for key, number in (
             ("validate_every_n_steps", validate_every_n_steps),
             ("validation_samples", validation_samples),
+            ("evaluate_bytes", evaluate_bytes),
         ):
             if number < 1:
                 raise ValueError(f"{key}={number} must be at least 1")
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed={seed} must fit into 64 bits")
         self.name, self.folder, self.seed = name, Path(folder), seed
         self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
         self.data, self.sequence_length, self.validation_samples = data, sequence_length, validation_samples
@@ -118,6 +138,8 @@ class TrainingRun:
 
     def _make_trainer(self, trainer: Callable[..., Trainer], precision: Precision, loggers: list[Logger]) -> Trainer:
         chosen = getattr(trainer, "keywords", {})
+        for key in sorted(OWN_TRAINER_KEYS & chosen.keys()):
+            raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; see the keys of conf/train.yaml")
         try:
             return trainer(
                 max_steps=self.num_steps,
@@ -161,8 +183,13 @@ class TrainingRun:
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
         return not self.is_rank_zero and isinstance(environment, LightningEnvironment)
 
-    def fit(self, report: Report, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Train to the end, from the newest whole checkpoint or the start; rank 0 evaluates and returns a summary."""
+    def fit(
+        self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
+    ) -> dict[str, Any] | None:
+        """Train to the end, from the newest whole checkpoint or the start; rank 0 evaluates and returns a summary.
+
+        Rank 0 calls ``begun`` when all is restored and the first step comes: what fails before changes nothing on disk.
+        """
         datamodule = ShardsDataModule(
             recipe=self.data,
             sequence_length=self.sequence_length,
@@ -171,7 +198,6 @@ class TrainingRun:
             validation_samples=self.validation_samples,
             seed=self.seed,
             report=report,
-            run_folder=self.folder,
         )
         module = PretrainModule(
             model=self.model,
@@ -190,6 +216,13 @@ class TrainingRun:
         found = newest_whole(self.checkpoint.folder, warn)
         if found is not None:
             warn(f"going on from step {found.step} ({found.path})")
+
+        def record(*_: Any) -> None:
+            if self.is_rank_zero:
+                write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
+                begun()
+
+        self.trainer.callbacks.append(LambdaCallback(on_train_start=record))  # type: ignore[attr-defined]  # a list
         try:
             self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished

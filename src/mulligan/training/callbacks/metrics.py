@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from mulligan.evaluation.held_out import perplexity
 from mulligan.training.hardware import peak_flops
 from mulligan.training.module import PretrainModule
 
@@ -46,7 +47,7 @@ class LogMetrics(Callback):
         cross_entropy, count, num_bytes = pl_module.take_validation_sums()
         self.latest_validation = {
             "val_cross_entropy": cross_entropy / count,
-            "val_perplexity": math.exp(cross_entropy / count),
+            "val_perplexity": perplexity(cross_entropy / count),
             "val_bits_per_token": cross_entropy / count / NATS_PER_BIT,
             "val_bits_per_byte": cross_entropy / num_bytes / NATS_PER_BIT,
         }
@@ -62,7 +63,7 @@ class LogMetrics(Callback):
             "cross_entropy": cross_entropy / count,
             "z_loss": z / count,
             "label_smoothing": smoothing / count,
-            "perplexity": math.exp(min(700.0, cross_entropy / count)),
+            "perplexity": perplexity(cross_entropy / count),
             "bits_per_token": cross_entropy / count / NATS_PER_BIT,
             "gradient_norm": float(module.gradient_norm),
         }
@@ -73,7 +74,7 @@ class LogMetrics(Callback):
         self.tokens_trained += tokens
         self.seconds_trained += seconds
         metrics = {
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": module.optimizer_recipe.lr * module.schedule.factor(step - 1, module.num_steps),
             "tokens_per_second": tokens / seconds,
             "tokens_seen": float(step * self.tokens_per_step),
         }
