@@ -3,8 +3,10 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,17 +30,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file ``path``; wait for whoever holds it, or raise. The system frees it when its holder dies."""
+def exclusive(path: Path, *, patience_seconds: float = math.inf) -> Iterator[None]:
+    """Hold the lock file ``path``; wait so long for whoever holds it. The system frees it when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience_seconds
     with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{path.parent} is in use by another process; wait for it, or choose another name"
-            ) from None
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise ValueError(f"{path.parent} is in use by another process; wait for it, or choose another name")
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def remove_temporaries(folder: Path) -> None:

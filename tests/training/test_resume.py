@@ -119,8 +119,8 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("model.width=32",), "cannot go on with another batch, length or model"),
-        (("global_batch_samples=8",), "global_batch_samples: 4 -> 8"),
+        (("model.width=32",), "the checkpoint holds another model"),
+        (("global_batch_samples=8",), "cannot go on with another global batch or length"),
         (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),
     ],
 )

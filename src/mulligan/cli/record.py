@@ -25,8 +25,8 @@ FREE = (
     "validate_every_n_steps",
     "validation_samples",
 )
-# What a run cannot change even when told: the next samples follow from step and batch, the weights have their shape.
-BOUND = ("global_batch_samples", "global_batch_tokens", "model", "sequence_length")
+# What a run cannot change even when told: its next samples follow from the step and these.
+BOUND = ("global_batch_samples", "global_batch_tokens", "sequence_length")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
 
 

@@ -18,6 +18,9 @@ from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
 from mulligan.training.run import TrainingRun
 
+# Loader workers hold the lock with their parent, and notice its death after five seconds.
+WORKERS_OUTLIVE_SECONDS = 7.0
+
 
 def main() -> int:
     return run_verb("train", train)
@@ -35,7 +38,7 @@ def train(config: DictConfig) -> None:
     changes = differences(recorded, content) if recorded is not None else []
     if bound_differences(changes):
         raise ValueError(
-            f"{folder} cannot go on with another batch, length or model; begin a run of another name. "
+            f"{folder} cannot go on with another global batch or length; begin a run of another name. "
             f"Different: {'; '.join(bound_differences(changes))}"
         )
     if changes and not run.accept_changes:
@@ -45,7 +48,7 @@ def train(config: DictConfig) -> None:
         )
     with ExitStack() as stack:
         if speaks:
-            stack.enter_context(exclusive(folder / ".lock", wait=False))
+            stack.enter_context(exclusive(folder / ".lock", patience_seconds=WORKERS_OUTLIVE_SECONDS))
             _print_opening(run)
         summary = run.fit(
             stack.enter_context(Reporter(speaks=speaks)),
