@@ -159,6 +159,23 @@ def test_sources_keep_their_order_and_get_their_shares(prepared: Path) -> None:
     assert int((windows < sizes["web"]).sum()) == 768
 
 
+def test_other_text_under_the_same_names_is_prepared_apart(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    text, model = tmp_path / "a.txt", tmp_path / "own.model"
+    text.write_text("some text\n")
+    model.write_bytes(tokenizer.model)
+
+    def folder() -> Path:
+        made = TokenizerRecipe(vocab_size=400, model_file=str(model))
+        return recipe(str(tmp_path), sources={"web": TextFiles(paths=[str(text)])}, weights=None, tokenizer=made).folder
+
+    first = folder()
+    assert folder() == first
+    text.write_text("other text\n")
+    second = folder()
+    model.write_bytes(tokenizer.model[:-1])
+    assert len({first, second, folder()}) == 3
+
+
 def test_the_tokenizer_never_sees_what_is_held_out(prepared: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(prepared / "tokenizer.model")
     held_out = {text.decode() for text in Shards(prepared, "validation", 16).texts(tokenizer)}
