@@ -99,7 +99,7 @@ def test_sources_by_weight(make_run: MakeRun, tmp_path: Path) -> None:
     """A second source of a single document, drawn three times in four, is learnt by heart; the first is not."""
     (tmp_path / "song.txt").write_text("row, row, row your boat\n" * 12)
     second = "{_target_: mulligan.data.documents.TextFiles, paths: [song.txt]}"
-    options = ("max_steps=60", "optimizer.lr=1e-2", "log_every_n_steps=20", "sequence_length=16")
+    options = ("max_steps=150", "optimizer.lr=1e-2", "log_every_n_steps=50", "sequence_length=16")
     losses = []
     for weights in ("{files: 0.999, song: 0.001}", "{files: 0.25, song: 0.75}"):
         name = f"name={'song' if '0.75' in weights else 'files'}"
