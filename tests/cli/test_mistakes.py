@@ -9,6 +9,7 @@ from mulligan.cli.main import main
 MISTAKES = {
     # command line: what the line must name
     "trian": "'trian' is not a verb; it takes one of prepare, train",
+    "train --lr=1e-3": "--lr=1e-3 is not an option; keys are set as key=value",
     "train optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
     "train sede=1": "sede: there is no such key; did you mean seed?",
     "train modle=tiny": "modle",
@@ -19,7 +20,7 @@ MISTAKES = {
     "train optimizer.lr=-1": "optimizer.lr=-1 must be above 0",
     "train optimizer.betas=[0.9]": "optimizer.betas=[0.9] must be two numbers",
     "train optimizer.clip_norm=0": "optimizer.clip_norm=0 must be above 0, or null",
-    "train model.num_heads=3": "model.num_heads=3 must divide model.width=256",
+    "train model.num_heads=5": "model.num_heads=5 must divide model.width=192",
     "train model.norm=batch": "model.norm='batch': expected rms, layer",
     "train model.num_layers=2.5": "model.num_layers=2.5: expected int",
     "train sequence_length=0": "model.max_length=0 must be at least 1",

@@ -104,7 +104,7 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     refused = mulligan("train", *tiny, "optimizer.lr=1e-2", "log_every_n_steps=2")
     assert refused.returncode == 2
-    assert "optimizer.lr: 0.0015 -> 0.01" in refused.stderr
+    assert "optimizer.lr: 0.002 -> 0.01" in refused.stderr
     assert "log_every_n_steps" not in refused.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
     told = mulligan("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")

@@ -11,6 +11,7 @@ VERBS = {
     "evaluate": "held-out perplexity and bits of a run",
     "generate": "text from a run",
 }
+FLAGS = {"-h", "--help", "--hydra-help", "-m", "--multirun", "-c", "--cfg", "--resolve", "-i", "--info", "--config-dir"}
 USAGE = "\n".join(
     [
         f"mulligan {__version__}",
@@ -29,6 +30,10 @@ def main() -> int:
     if verb not in VERBS:
         print(f"mulligan: {verb!r} is not a verb; it takes one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    for word in sys.argv[2:]:
+        if word.startswith("-") and word.split("=")[0] not in FLAGS:  # Hydra would print its usage, eight lines
+            print(f"mulligan {verb}: {word} is not an option; keys are set as key=value", file=sys.stderr)
+            return 2
     module = import_module(f"mulligan.cli.{verb}")
     # Lightning starts the other ranks by this path and these arguments, so both must lead straight to the verb.
     sys.argv = [str(module.__file__), *sys.argv[2:]]

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.data.join import SPLITS, verify
+from mulligan.data.join import SPLITS
 from mulligan.files import read_json
 
 
@@ -18,9 +18,6 @@ def prepare(config: DictConfig) -> None:
     recipe = build(plain(config))["data"]
     with Reporter(speaks=True) as report:
         folder = recipe.prepare(report)
-        report("verifying", 0, 1)
-        verify(folder)
-        report("verifying", 1, 1)
     manifest = read_json(folder / "manifest.json")
     for split in SPLITS:
         shards = [shard for shard in manifest["shards"] if shard["split"] == split]

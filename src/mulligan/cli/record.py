@@ -13,6 +13,7 @@ FREE = (
     "checkpoint",
     "data.folder",
     "data.loader_workers",
+    "data.verify",
     "data.workers",
     "evaluate_bytes",
     "folder",

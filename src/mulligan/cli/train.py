@@ -16,6 +16,7 @@ from mulligan.cli.console import Reporter
 from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, read_record, write_record
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
+from mulligan.training.hardware import cpu_multiplies_bf16
 from mulligan.training.run import TrainingRun
 
 # Loader workers hold the lock with their parent, and notice its death after five seconds.
@@ -79,6 +80,8 @@ def _print_opening(run: TrainingRun) -> None:
         f"{run.micro_batch}, precision {run.precision}, compile {str(run.compile).lower()}",
         flush=True,
     )
+    if run.precision.startswith("bf16") and run.on_cpu and not cpu_multiplies_bf16():
+        print(f"precision={run.precision} is slow on this processor, up to 100 times slower than 32-true", flush=True)
 
 
 def _print_closing(summary: dict[str, Any], folder: Path) -> None:

@@ -9,6 +9,8 @@ import pyarrow
 
 from mulligan.data.documents import Document, Part, find_files
 
+datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises, and we say it once
+
 
 class TableFiles:
     """JSON lines (.jsonl, .json, also .gz) or Parquet; a row is a document and its own group, a file is a part."""

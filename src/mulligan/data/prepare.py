@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mulligan.data.documents import Part, Source
-from mulligan.data.join import join_parts
+from mulligan.data.join import join_parts, verify
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
 from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, write_json
@@ -48,6 +48,7 @@ class DataRecipe:
         workers: int | None = None,
         document_mask: bool = False,
         loader_workers: int = 0,
+        verify: bool = True,
     ) -> None:
         if not 0.0 < validation_fraction < 1.0:
             raise ValueError(f"data.validation_fraction={validation_fraction} must be between 0 and 1")
@@ -70,7 +71,7 @@ class DataRecipe:
         self.name, self.sources, self.tokenizer, self.weights = name, sources, tokenizer, weights
         self.validation_fraction, self.split_seed = validation_fraction, split_seed
         self.workers = workers or len(os.sched_getaffinity(0))
-        self.document_mask, self.loader_workers = document_mask, loader_workers
+        self.document_mask, self.loader_workers, self.verify = document_mask, loader_workers, verify
         digest = hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
         self.folder = Path(folder) / f"{name}-{digest[:8]}"
 
@@ -88,9 +89,16 @@ class DataRecipe:
         return json.loads(json.dumps(request, default=str))
 
     def prepare(self, report: Report) -> Path:
-        """Make the prepared data unless it is there, and return its folder. Of several processes one does the work."""
+        """Make the prepared data unless it is there, and return its folder. Of several processes one does the work.
+
+        With ``verify`` every file is compared with its sha256, at about a second a GB.
+        """
         with exclusive(self.folder / ".lock"):
             self._prepare(report)
+        if self.verify:
+            report("verifying", 0, 1)
+            verify(self.folder)
+            report("verifying", 1, 1)
         return self.folder
 
     def _prepare(self, report: Report) -> None:

@@ -109,8 +109,11 @@ class Skips:
         self._first_position = bounds[:, 0] - self._skipped_through[:-1]  # position that each range pushes up
 
     def sample_indices(self, positions: Indices) -> Indices:
-        """The sample index of each position: the k-th index that no range holds."""
-        passed = np.searchsorted(self._first_position, positions, side="right")
+        """The sample index of each of ascending positions: the k-th index that no range holds."""
+        first, last = self._first_position.searchsorted(positions[[0, -1]], side="right")
+        if first == last:  # no range begins among them
+            return positions + self._skipped_through[first]
+        passed = first + self._first_position[first:last].searchsorted(positions, side="right")
         return positions + self._skipped_through[passed]
 
 
@@ -152,17 +155,17 @@ class Mixture:
         quotas = _quotas(weights, len(sizes))
         scattered = shuffled(np.arange(MIXTURE_PERIOD), Domain(*(n[0] for n in domains([MIXTURE_PERIOD], seed=seed))))
         source = np.repeat(np.arange(len(sizes)), quotas)[scattered]
-        self._quota = quotas[source]
-        self._turn = np.empty_like(source)  # which of its source's slots each slot is
+        turn = np.empty_like(source)  # which of its source's slots each slot is
         for number, quota in enumerate(quotas):
-            self._turn[source == number] = np.arange(quota)
-        self._first_window = np.concatenate(([0], np.cumsum(sizes)))[source]
-        self._domains = np.stack(domains(sizes, seed=seed + 1))[:, source]
+            turn[source == number] = np.arange(quota)
+        first_window = np.concatenate(([0], np.cumsum(sizes)))[source]
+        domains_of = np.stack(domains(sizes, seed=seed + 1))[:, source].view(np.int64)
+        self._of_slot = np.stack((quotas[source], turn, first_window, *domains_of))  # one look-up for all
 
     def windows(self, sample_indices: Indices) -> Indices:
-        period, slot = np.divmod(sample_indices, MIXTURE_PERIOD)
-        counters = period * self._quota[slot] + self._turn[slot]
-        return self._first_window[slot] + shuffled(counters, Domain(*self._domains[:, slot]))
+        period, slot = sample_indices // MIXTURE_PERIOD, sample_indices % MIXTURE_PERIOD
+        quota, turn, first_window, *domain = self._of_slot.take(slot, axis=1)
+        return first_window + shuffled(period * quota + turn, Domain(*(row.view(np.uint64) for row in domain)))
 
 
 def _quotas(weights: Sequence[float], num_sources: int) -> Indices:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 32 * 2**20  # logits held at once: 1,024 rows of 32k, below which the products lose speed
-SCRATCH_ELEMENTS = 2 * 2**20  # rows in the type of the sums, worked on while they are near the cache
+CHUNK_BYTES = 2**27  # logits held at once: 1,024 rows of 32k in float32, below which the products lose speed
+SCRATCH_ELEMENTS = 4 * 2**20  # rows in the type of the sums, worked on while they are near the cache
 
 
 class Terms(NamedTuple):
@@ -63,7 +63,7 @@ def linear_cross_entropy(
     device_type = hidden_ND.device.type
     autocast = torch.is_autocast_enabled(device_type)
     compute_dtype = torch.get_autocast_dtype(device_type) if autocast else hidden_ND.dtype
-    rows_of_a_chunk = max(1, CHUNK_ELEMENTS // len(weight_VD))
+    rows_of_a_chunk = max(1, CHUNK_BYTES // (compute_dtype.itemsize * len(weight_VD)))
     if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
         hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
     row_loss = _RowLoss(z_loss, label_smoothing, softcap, ignore_index)
@@ -92,12 +92,11 @@ class _RowLoss(NamedTuple):
 
     def replace_by_gradient(
         self, logits_RV: Tensor, scratch_RV: Tensor, target_R1: Tensor, counted_R1: Tensor
-    ) -> Tensor:
-        """Turn the logits into d(loss)/d(logits) in place and return the three sums."""
+    ) -> tuple[Tensor, Tensor]:
+        """Turn the logits in place into d(loss)/d(logits) but for a factor a row; return the factors and three sums."""
         work_RV = logits_RV
         if scratch_RV.dtype != logits_RV.dtype:
             work_RV = scratch_RV[: len(logits_RV)].copy_(logits_RV)
-        counted_R1 = counted_R1.to(work_RV.dtype)
         slope_RV = None
         if self.softcap is not None:
             work_RV.div_(self.softcap).tanh_()
@@ -106,8 +105,12 @@ class _RowLoss(NamedTuple):
         target_logit_R1 = work_RV.gather(1, target_R1)
         mean_logit_R1 = work_RV.mean(1, keepdim=True) if self.label_smoothing else target_logit_R1
         max_R1 = work_RV.amax(1, keepdim=True)
-        softmax_RV = torch.softmax(work_RV, 1, out=work_RV)
-        lse_R1 = max_R1 - softmax_RV.amax(1, keepdim=True).log()  # the largest probability is at least 1/V
+        exp_RV = work_RV.sub_(max_R1).exp_()
+        target_exp_R1 = exp_RV.gather(1, target_R1)
+        others_R1 = exp_RV.scatter_(1, target_R1, 0.0).sum(1, keepdim=True)
+        sum_R1 = others_R1 + target_exp_R1
+        lse_R1 = max_R1 + sum_R1.log()
+        counted_R1 = counted_R1.to(work_RV.dtype)
         sums_3 = torch.stack(
             (
                 ((lse_R1 - target_logit_R1) * counted_R1).sum(),
@@ -115,16 +118,19 @@ class _RowLoss(NamedTuple):
                 (self.label_smoothing * (target_logit_R1 - mean_logit_R1) * counted_R1).sum(),
             )
         )
-        # d/dl of (lse + z lse^2) is softmax * (1 + 2 z lse); the target and the uniform part are constants.
-        grad_RV = softmax_RV.mul_((1.0 + 2.0 * self.z_loss * lse_R1) * counted_R1)
+        # d/dl of (lse + z lse^2) is exp / sum * (1 + 2 z lse); the target and the uniform part are constants. At the
+        # target exp / sum - 1 is minus the others' share: the difference itself has few digits where it is near 0.
+        z_slope_R1, uniform = 2.0 * self.z_loss * lse_R1, self.label_smoothing / exp_RV.shape[1]
+        factor_R1 = (1.0 + z_slope_R1) / sum_R1
+        target_grad_R1 = z_slope_R1 * target_exp_R1 - others_R1 + (self.label_smoothing - uniform) * sum_R1
         if self.label_smoothing:
-            grad_RV.sub_(counted_R1 * (self.label_smoothing / grad_RV.shape[1]))
-        grad_RV.scatter_add_(1, target_R1, counted_R1 * (self.label_smoothing - 1.0))
+            exp_RV.sub_(uniform / factor_R1)
+        exp_RV.scatter_(1, target_R1, target_grad_R1 / (1.0 + z_slope_R1))
         if slope_RV is not None:
-            grad_RV.mul_(slope_RV)
-        if grad_RV is not logits_RV:
-            logits_RV.copy_(grad_RV)
-        return sums_3
+            exp_RV.mul_(slope_RV)
+        if exp_RV is not logits_RV:
+            logits_RV.copy_(exp_RV)
+        return factor_R1 * counted_R1, sums_3
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -145,6 +151,7 @@ class _ChunkedLoss(torch.autograd.Function):
         counted_N1 = (targets_N != rows.ignore_index).unsqueeze(1)
         target_N1 = targets_N.unsqueeze(1).where(counted_N1, 0)
         sums_3 = hidden_ND.new_zeros(3, dtype=_sum_dtype(compute_dtype))
+        factor_C1 = hidden_ND.new_empty((min(chunk_rows, len(hidden_ND)), 1), dtype=_sum_dtype(compute_dtype))
         # Buffers are made once: fresh ones for each chunk cost a tenth of the time in page faults on a CPU.
         buffer_CV = hidden_ND.new_empty((min(chunk_rows, len(hidden_ND)), len(weight_VD)), dtype=compute_dtype)
         scratch_RV = rows.scratch(buffer_CV)
@@ -152,17 +159,19 @@ class _ChunkedLoss(torch.autograd.Function):
 
         for start in range(0, len(hidden_ND), chunk_rows):
             chunk = slice(start, start + chunk_rows)
-            hidden_CD = hidden_ND[chunk].detach().to(compute_dtype)
-            logits_CV = torch.mm(hidden_CD, weight_c_VD.T, out=buffer_CV[: len(hidden_CD)])
+            hidden_CD = hidden_ND[chunk].detach()
+            logits_CV = torch.mm(hidden_CD.to(compute_dtype), weight_c_VD.T, out=buffer_CV[: len(hidden_CD)])
             for block in range(0, len(logits_CV), len(scratch_RV)):
-                block_rows = slice(block, block + len(scratch_RV))
-                sums_3 += rows.replace_by_gradient(
+                block_rows = slice(block, min(block + len(scratch_RV), len(logits_CV)))
+                factor_C1[block_rows], sums = rows.replace_by_gradient(
                     logits_CV[block_rows], scratch_RV, target_N1[chunk][block_rows], counted_N1[chunk][block_rows]
                 )
+                sums_3 += sums
+            factor = factor_C1[: len(hidden_CD)]  # on the narrow side of each product
             if hidden_grad_ND is not None:
-                hidden_grad_ND[chunk] = logits_CV @ weight_c_VD
+                hidden_grad_ND[chunk] = (logits_CV @ weight_c_VD) * factor
             if weight_grad_VD is not None:
-                _accumulate_product(weight_grad_VD, logits_CV, hidden_CD, product_VD)
+                _accumulate_product(weight_grad_VD, logits_CV, (hidden_CD * factor).to(compute_dtype), product_VD)
 
         ctx.grads = hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype)
         cross_entropy, z, smoothing = sums_3.unbind()

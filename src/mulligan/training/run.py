@@ -1,5 +1,6 @@
 """One training run: its constructor is the schema of conf/train.yaml, ``fit`` does the work."""
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,10 @@ class TrainingRun:
         return str(self.trainer.precision)
 
     @property
+    def on_cpu(self) -> bool:
+        return self.trainer.strategy.root_device.type == "cpu"
+
+    @property
     def flops_per_step(self) -> int:
         return self.model.flops_per_token(self.sequence_length) * self.tokens_per_step
 
@@ -231,7 +236,7 @@ class TrainingRun:
             return None
         report("evaluating", 0, 1)
         summary = self._summary(module)
-        write_json(self.folder / "summary.json", summary)
+        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
         report("evaluating", 1, 1)
         return summary
 
@@ -261,6 +266,11 @@ class TrainingRun:
         """What an earlier start measured, when this one found the run finished."""
         path = self.folder / "summary.json"
         return read_json(path)["tokens_per_second"] if path.is_file() else None
+
+
+def _finite_or_none(value: Any) -> Any:
+    """JSON has no infinity: what a diverged run cannot say is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _accelerator_of(named: str) -> str:
