@@ -49,18 +49,19 @@ class MicroBatches(Dataset[MicroBatch]):
         self.rank, self.world_size = rank, world_size
         self.accumulation = global_batch // (micro_batch * world_size)
 
-    def sample_indices(self, number: int) -> np.ndarray:
-        """The sample indices of micro-batch ``number``, (S,)."""
-        step, micro_step = divmod(number, self.accumulation)
-        samples = self.sequencer.sample_indices(step, self.global_batch)
-        return samples.reshape(self.accumulation, self.world_size, self.micro_batch)[micro_step, self.rank]
+    def sample_indices(self, numbers: range) -> np.ndarray:
+        """The sample indices of micro-batches in a row, (len(numbers), S)."""
+        first, last = numbers[0] // self.accumulation, numbers[-1] // self.accumulation
+        samples = self.sequencer.sample_indices(first, self.global_batch, num_steps=last + 1 - first)
+        mine = samples.reshape(-1, self.world_size, self.micro_batch)[:, self.rank]
+        return mine[numbers[0] - first * self.accumulation :][: len(numbers)]
 
     def __getitem__(self, number: int) -> MicroBatch:
         return self.read(range(number, number + 1))[0]
 
     def read(self, numbers: range, *, pin_memory: bool = False) -> list[MicroBatch]:
         """Micro-batches in a row, sought together: parts of one block of memory."""
-        windows = self.sequencer.windows(np.concatenate([self.sample_indices(number) for number in numbers]))
+        windows = self.sequencer.windows(self.sample_indices(numbers).ravel())
         tokens = torch.empty((len(windows), self.shards.sequence_length + 1), dtype=torch.int64, pin_memory=pin_memory)
         self.shards.read(windows, tokens.numpy())
         steps = [number // self.accumulation for number in numbers]

@@ -137,9 +137,10 @@ class Sequencer:
         self._mixture = None if weights is None else Mixture(self.source_sizes, weights, seed=seed)
         self._pool = Domain(*(numbers[0] for numbers in domains([sum(source_sizes)], seed=seed)))
 
-    def sample_indices(self, step: int, global_batch: int) -> Indices:
-        """The global batch of ``step``: its sample indices, (global_batch,)."""
-        return self.skips.sample_indices(np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64))
+    def sample_indices(self, step: int, global_batch: int, num_steps: int = 1) -> Indices:
+        """The global batches of ``step`` and those behind it: their sample indices, (num_steps * global_batch,)."""
+        positions = np.arange(step * global_batch, (step + num_steps) * global_batch, dtype=np.int64)
+        return self.skips.sample_indices(positions)
 
     def windows(self, sample_indices: Indices) -> Indices:
         """The window of each of ascending ``sample_indices``, numbered through all sources in their order."""
