@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP: spinning slows it 2 to 6 times
+
 import pytest
 
 from mulligan.data.documents import PythonStdlib

@@ -61,11 +61,30 @@ def write_json(path: Path, content: Any) -> None:
         file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *keys: str) -> Any:
+    """The content of ``path``, which must hold ``keys``."""
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not whole JSON ({error}); remove it to have it made again") from None
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise ValueError(f"{path} is not what it was: it has no {key!r}; remove it to have it made again")
+    return content
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to ``path``; on disk when this returns. A torn last line, which a kill leaves, is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    created = not path.exists()
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if created:
+        _sync_folder(path.parent)
 
 
 def sha256_file(path: Path) -> str:

@@ -97,3 +97,10 @@ def test_what_the_hub_does_not_hold_is_named(hub_folder: Path) -> None:
         HubDataset(path=str(hub_folder), split="nope").parts()
     with pytest.raises(ValueError, match="nowhere' cannot be opened as a data set of the hub"):
         HubDataset(path=str(hub_folder / "nowhere")).parts()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
+def test_a_broken_table_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08garbage")
+    with pytest.raises(ValueError, match=rf"{name} cannot be read to its end"):
+        read(TableFiles(paths=[str(tmp_path / name)]))

@@ -110,3 +110,21 @@ def test_verify_finds_a_flipped_bit(join: Join, documents: list[Document], tmp_p
     path.unlink()
     with pytest.raises(ValueError, match=f"{stem}{suffix} differs from its manifest"):
         verify(tmp_path)
+
+
+def test_what_was_found_good_is_not_read_again_until_it_changes(
+    join: Join, documents: list[Document], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(documents)
+    read: list[Path] = []
+    monkeypatch.setattr("mulligan.data.join.sha256_file", lambda path: [read.append(path), sha256_file(path)][1])
+    verify(tmp_path, ["validation"])
+    some = len(read)
+    verify(tmp_path)
+    every = len(read)
+    assert 0 < some < every
+    verify(tmp_path)
+    assert len(read) == every
+    (tmp_path / "tokenizer.model").touch()
+    verify(tmp_path)
+    assert len(read) == every + 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.data.documents import TextFiles
-from mulligan.data.join import SPLITS, verify
+from mulligan.data.join import SPLITS, VERIFIED, verify
 from mulligan.data.prepare import DataRecipe
 from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
@@ -36,7 +36,8 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != VERIFIED)
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -98,3 +98,12 @@ def test_a_shard_of_another_length_is_named(folder: Path) -> None:
     np.save(folder / "0.npy", np.load(folder / "0.npy")[:-1])
     with pytest.raises(ValueError, match=r"0\.npy has \d+ tokens, its manifest says"):
         Shards(folder, "train", 8)
+
+
+@pytest.mark.parametrize("size", [0, 20, 130])
+def test_a_torn_shard_is_named(write_shards: Callable[..., Path], tmp_path: Path, size: int) -> None:
+    folder = write_shards(tmp_path, [("train", "web", [[1, *range(3, 99), 2]])])
+    path = folder / "0.npy"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"0\.npy is not a whole \.npy file"):
+        Shards(folder, "train", 8)

@@ -1,6 +1,7 @@
 """Text survives the tokenizer byte for byte, training repeats, and a wrong model is one clear error."""
 
 import io
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -138,4 +139,15 @@ def test_vocabularies_that_cannot_be_are_one_error(texts: list[str]) -> None:
         with pytest.raises(ValueError, match=rf"tokenizer\.vocab_size={vocab_size} cannot be trained"):
             TokenizerRecipe(vocab_size=vocab_size).make(texts)
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size=300 cannot be trained"):
+        TokenizerRecipe(vocab_size=300).make([])
+
+
+def test_what_reading_the_texts_raises_comes_out_as_it_is() -> None:
+    def texts() -> Iterator[str]:
+        yield "some text\n" * 50
+        raise ValueError("row 7 is not text")
+
+    with pytest.raises(ValueError, match=r"^row 7 is not text$"):
+        TokenizerRecipe(vocab_size=300).make(texts())
+    with pytest.raises(ValueError, match="cannot be trained on this sample of text: there is none"):
         TokenizerRecipe(vocab_size=300).make([])

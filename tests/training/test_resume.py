@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from mulligan.files import exclusive
+from mulligan.files import exclusive, read_json, sha256_file, write_json
+from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import load_checkpoint, newest_whole
 from mulligan.training.schedules import Schedule
 from tests.conftest import Cli, environment
@@ -81,10 +82,10 @@ def test_a_broken_checkpoint_is_named_and_passed_over(make_run: MakeRun) -> None
         file.write(b"broken")
     (CHECKPOINTS / "step_00000010.ckpt").write_bytes(b"half")
     said: list[str] = []
-    found = newest_whole(CHECKPOINTS, said.append)
+    found = newest_whole(CHECKPOINTS, Ledger(Path("runs/default/ledger.jsonl")), said.append)
     assert found is not None
     assert found.step == 6
-    assert "step_00000010.ckpt is passed over: it has no description" in said[0]
+    assert "step_00000010.ckpt is passed over: it has no whole description" in said[0]
     assert "step_00000008.ckpt is passed over: its bytes differ" in said[1]
     resumed = make_run().fit(silent, silent)
     assert whole is not None
@@ -159,21 +160,26 @@ def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "end"),
-    [("cpu", os.kill), ("cpu_ddp", os.kill), ("cpu_ddp", os.killpg)],
-    ids=["one process", "rank 0 of two", "both ranks"],
+    ("trainer", "number", "end"),
+    [
+        ("cpu", signal.SIGTERM, os.kill),
+        ("cpu", signal.SIGINT, os.kill),
+        ("cpu_ddp", signal.SIGTERM, os.kill),
+        ("cpu_ddp", signal.SIGTERM, os.killpg),
+    ],
+    ids=["one process", "Ctrl-C", "rank 0 of two", "both ranks"],
 )
-def test_sigterm_saves_and_exits_with_143(
-    tiny: tuple[str, ...], tmp_path: Path, trainer: str, end: Callable[[int, int], None]
+def test_sigterm_and_ctrl_c_save_and_say_so_in_the_exit_code(
+    tiny: tuple[str, ...], tmp_path: Path, trainer: str, number: signal.Signals, end: Callable[[int, int], None]
 ) -> None:
     options = (*tiny, f"trainer={trainer}", "max_steps=60", "checkpoint.every_n_steps=1000", "micro_batch=1")
     command = [sys.executable, "-m", "mulligan", "train", *options]
     process = start(command, tmp_path)
     wait_for_step(process, 5)
-    end(process.pid, signal.SIGTERM)
+    end(process.pid, number)
     process.communicate(timeout=60)
-    assert process.returncode == 143
-    found = newest_whole(tmp_path / CHECKPOINTS, silent)
+    assert process.returncode == 128 + number
+    found = newest_whole(tmp_path / CHECKPOINTS, Ledger(tmp_path / "runs/default/ledger.jsonl"), silent)
     assert found is not None
     assert 5 <= found.step < 60
     resumed = start(command, tmp_path).communicate(timeout=120)[0]
@@ -221,9 +227,8 @@ def same_bits_after_kills(tiny: tuple[str, ...], tmp_path: Path, kills: int) -> 
     assert_same(states[0], states[1])
 
 
-@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])
-def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path, trainer: str) -> None:
-    same_bits_after_kills((*tiny, f"trainer={trainer}"), tmp_path, 2)
+def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    same_bits_after_kills(tiny, tmp_path, 2)
 
 
 @pytest.mark.slow
@@ -241,7 +246,8 @@ def assert_same(first: Any, second: Any) -> None:
     if isinstance(first, dict):
         assert first.keys() == second.keys()
         # How many held-out batches Lightning has counted depends on whether the kill came before or after them.
-        keys = [key for key in first if not str(key).startswith("epoch_loop.val_loop")]
+        # The ledger's lines hold the time.
+        keys = [key for key in first if not str(key).startswith(("epoch_loop.val_loop", "ledger"))]
         first, second = [first[key] for key in keys], [second[key] for key in keys]
     if isinstance(first, list | tuple):
         for one, other in zip(first, second, strict=True):
@@ -251,3 +257,26 @@ def assert_same(first: Any, second: Any) -> None:
         assert first.equal(second)
     else:
         assert first == second
+
+
+def test_a_run_without_its_config_or_a_whole_checkpoint_is_not_begun_anew(
+    make_run: MakeRun, mulligan: Cli, tiny: tuple[str, ...]
+) -> None:
+    make_run().fit(silent, silent)  # the command line writes config.yaml
+    refused = mulligan("train", *tiny, "seed=5")
+    assert refused.returncode == 2
+    assert "config.yaml is missing beside checkpoints" in refused.stderr
+    for path in CHECKPOINTS.glob("*.json"):
+        path.write_text("[]")
+    with pytest.raises(ValueError, match="none of its checkpoints is whole"):
+        make_run().fit(silent, silent)
+
+
+def test_a_checkpoint_that_holds_something_else_is_named(make_run: MakeRun) -> None:
+    make_run().fit(silent, silent)
+    path = CHECKPOINTS / "step_00000008.ckpt"
+    path.write_bytes(b"hello" * 100)
+    description = read_json(path.with_suffix(".json"))
+    write_json(path.with_suffix(".json"), description | {"sha256": sha256_file(path)})
+    with pytest.raises(ValueError, match=r"step_00000008\.ckpt is no checkpoint"):
+        make_run().fit(silent, silent)

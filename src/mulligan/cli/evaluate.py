@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.saved_run import SavedRun
+from mulligan.data.join import verify
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.evaluation.held_out import HeldOut, held_out
@@ -21,6 +22,7 @@ class Evaluation:
         self.run, self.stride, self.batch_size = SavedRun(Path(run)), stride, batch_size
 
     def scores(self) -> HeldOut:
+        verify(self.run.data_folder, ["validation"])
         return held_out(
             self.run.model(),
             Shards(self.run.data_folder, "validation", self.run.sequence_length),

@@ -22,6 +22,7 @@ FREE = (
     "micro_batch",
     "name",
     "sample_prompt",
+    "stability",
     "trainer",
     "validate_every_n_steps",
     "validation_samples",

@@ -31,8 +31,11 @@ def train(config: DictConfig) -> None:
     _quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
-    recorded = read_record(folder) if any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) else None
-    if recorded is not None:  # until something was trained, nothing binds
+    begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt"))  # until something was trained, nothing binds
+    recorded = read_record(folder) if begun else None
+    if begun and recorded is None:
+        raise ValueError(f"{folder}/config.yaml is missing beside checkpoints: bring it back, or choose another name")
+    if recorded is not None:
         content |= {key: recorded[key] for key in DECIDED_ONCE if content[key] == "auto"}
     run: TrainingRun = build(content)
     content |= {"precision": run.precision, "compile": run.compile}

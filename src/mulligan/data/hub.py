@@ -1,7 +1,8 @@
 """Sources read through Hugging Face datasets: JSON lines and Parquet files, and data sets of the hub, streamed."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import datasets
@@ -30,8 +31,8 @@ class TableFiles:
         builder = _builder_of(name)
         # datasets heeds encoding_errors only when the encoding is not spelled "utf-8".
         options = {"encoding": "UTF-8", "encoding_errors": "replace"} if builder == "json" else {}
-        rows = datasets.load_dataset(builder, data_files=[name], split="train", streaming=True, **options)
-        yield from _documents(rows, name, self.text_column)
+        open_rows = partial(datasets.load_dataset, builder, data_files=[name], split="train", streaming=True, **options)
+        yield from _documents(open_rows, name, self.text_column)
 
 
 class HubDataset:
@@ -54,8 +55,8 @@ class HubDataset:
 
     def read(self, part: Part) -> Iterator[Document]:
         stream = self._stream()
-        rows = stream.shard(num_shards=stream.num_shards, index=int(part[0]))
-        yield from _documents(rows, f"{self.path}/{self.split}/{part[0]}", self.text_column)
+        open_rows = partial(stream.shard, num_shards=stream.num_shards, index=int(part[0]))
+        yield from _documents(open_rows, f"{self.path}/{self.split}/{part[0]}", self.text_column)
 
     def _stream(self) -> datasets.IterableDataset:
         try:
@@ -65,8 +66,8 @@ class HubDataset:
             raise ValueError(f"path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
 
 
-def _documents(rows: datasets.IterableDataset, origin: str, text_column: str) -> Iterator[Document]:
-    for number, row in enumerate(_whole(rows, origin)):
+def _documents(open_rows: Callable[[], datasets.IterableDataset], origin: str, text_column: str) -> Iterator[Document]:
+    for number, row in enumerate(_whole(open_rows, origin)):
         if text_column not in row:
             raise ValueError(f"{origin} has no column text_column={text_column!r}; it has {', '.join(row)}")
         text = row[text_column]
@@ -76,11 +77,11 @@ def _documents(rows: datasets.IterableDataset, origin: str, text_column: str) ->
         yield Document(name, name, text or "")
 
 
-def _whole(rows: datasets.IterableDataset, origin: str) -> Iterator[dict[str, Any]]:
+def _whole(open_rows: Callable[[], datasets.IterableDataset], origin: str) -> Iterator[dict[str, Any]]:
     """The rows; whatever the reader of a torn or empty file raises becomes one error that names the file."""
     try:
-        yield from rows
-    except (pyarrow.ArrowException, EOFError, OSError, RuntimeError, UnicodeError, zlib.error) as error:
+        yield from open_rows()
+    except (pyarrow.ArrowException, EOFError, OSError, RuntimeError, ValueError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{origin} cannot be read to its end: {reason}") from None
 

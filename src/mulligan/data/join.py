@@ -1,6 +1,8 @@
 """From tokenized parts to shards: repeated documents are dropped, the splits are parted, all is hashed."""
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ from numpy.typing import NDArray
 
 from mulligan.data.shards import offsets_name
 from mulligan.data.tokenize import PartJob
-from mulligan.files import read_json, sha256_file, write_hashed
+from mulligan.files import read_json, sha256_file, write_hashed, write_json
 
 SPLITS = ("train", "validation")
+VERIFIED = ".verified.json"  # sizes and times: of this copy of the folder, not of the prepared data
 
 
 def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[str, Any]:
@@ -57,15 +60,33 @@ def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[st
     }
 
 
-def verify(folder: Path) -> None:
-    """Compare every shard with its hash in the manifest; raise ValueError at the first that differs."""
-    manifest = read_json(folder / "manifest.json")
+def verify(folder: Path, splits: Sequence[str] = SPLITS) -> None:
+    """Compare the tokenizer and the shards of ``splits`` with their hashes in the manifest, but for files that have the
+    size and the time they had when they were last found good; raise ValueError at the first that differs.
+    """
+    manifest = read_json(folder / "manifest.json", "shards", "tokenizer_sha256")
     expected = {"tokenizer.model": manifest["tokenizer_sha256"]}
     for shard in manifest["shards"]:
-        expected |= {shard["file"]: shard["sha256"], offsets_name(shard["file"]): shard["documents_sha256"]}
+        if shard["split"] in splits:
+            expected |= {shard["file"]: shard["sha256"], offsets_name(shard["file"]): shard["documents_sha256"]}
+    good = _found_good(folder)
     for name, digest in expected.items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
-            raise ValueError(f"{folder / name} differs from its manifest; remove {folder} to prepare it again")
+        path = folder / name
+        stamp = [digest, path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
+        if stamp is None or (good.get(name) != stamp and sha256_file(path) != digest):
+            raise ValueError(f"{path} differs from its manifest; remove {folder} to prepare it again")
+        good[name] = stamp
+    if good != _found_good(folder):
+        with suppress(OSError):  # a folder that may only be read is hashed each time
+            write_json(folder / VERIFIED, good)
+
+
+def _found_good(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / VERIFIED)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _save(path: Path, array: NDArray[Any]) -> str:

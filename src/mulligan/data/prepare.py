@@ -91,7 +91,7 @@ class DataRecipe:
     def prepare(self, report: Report) -> Path:
         """Make the prepared data unless it is there, and return its folder. Of several processes one does the work.
 
-        With ``verify`` every file is compared with its sha256, at about a second a GB.
+        With ``verify`` every file is compared with its sha256, at about a second a GB, the first time it is seen.
         """
         with exclusive(self.folder / ".lock"):
             self._prepare(report)
@@ -104,7 +104,7 @@ class DataRecipe:
     def _prepare(self, report: Report) -> None:
         manifest_path, parts_folder = self.folder / "manifest.json", self.folder / "parts"
         if manifest_path.is_file():
-            read_json(manifest_path)
+            read_json(manifest_path, "shards")
             shutil.rmtree(parts_folder, ignore_errors=True)
             return
         cut = [(name, part) for name, source in self.sources.items() for part in source.parts()]

@@ -137,6 +137,14 @@ class Sequencer:
         self._mixture = None if weights is None else Mixture(self.source_sizes, weights, seed=seed)
         self._pool = Domain(*(numbers[0] for numbers in domains([sum(source_sizes)], seed=seed)))
 
+    def leave_out(self, skips: Sequence[tuple[int, int]]) -> None:
+        """Replace the skips; where they begin after a step's samples, that step and those before keep theirs."""
+        self.skips = Skips(skips)
+
+    def first_sample(self, step: int, global_batch: int) -> int:
+        """The sample index that ``step`` begins with."""
+        return int(self.skips.sample_indices(np.array([step * global_batch]))[0])
+
     def sample_indices(self, step: int, global_batch: int, num_steps: int = 1) -> Indices:
         """The global batches of ``step`` and those behind it: their sample indices, (num_steps * global_batch,)."""
         positions = np.arange(step * global_batch, (step + num_steps) * global_batch, dtype=np.int64)

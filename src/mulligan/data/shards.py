@@ -25,19 +25,18 @@ class Shards:
         if not (folder / "manifest.json").is_file():
             raise ValueError(f"{folder} holds no prepared data (no manifest.json); run `mulligan prepare` first")
         self.folder, self.split, self.sequence_length = folder, split, sequence_length
-        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json", "shards")
         self.entries = [entry for entry in self.manifest["shards"] if entry["split"] == split]
         if max_bytes is not None:
             before = np.cumsum([0, *(entry["utf8_bytes"] for entry in self.entries)])[:-1]
             self.entries = [entry for entry, start in zip(self.entries, before, strict=True) if start < max_bytes]
-        # As plain arrays: a slice of numpy's memmap class takes ten times as long.
-        self.tokens = [np.asarray(np.load(folder / entry["file"], mmap_mode="r")) for entry in self.entries]
+        self.tokens = [_opened(folder / entry["file"]) for entry in self.entries]
         for entry, tokens in zip(self.entries, self.tokens, strict=True):
             if len(tokens) != entry["tokens"]:
                 raise ValueError(
                     f"{folder / entry['file']} has {len(tokens)} tokens, its manifest says {entry['tokens']}"
                 )
-        self._documents = [np.load(folder / offsets_name(entry["file"]), mmap_mode="r") for entry in self.entries]
+        self._documents = [_opened(folder / offsets_name(entry["file"])) for entry in self.entries]
         windows = [max(0, (len(tokens) - 1) // sequence_length) for tokens in self.tokens]
         self._first_window = np.concatenate(([0], np.cumsum(windows))).astype(np.int64)
 
@@ -76,12 +75,20 @@ class Shards:
         """Every document of the split as UTF-8 bytes."""
         texts = []
         for tokens, offsets in zip(self.tokens, self._documents, strict=True):
-            texts += [tokenizer.decode_bytes(ids.tolist()) for ids in np.split(np.asarray(tokens), offsets[1:])]
+            texts += [tokenizer.decode_bytes(ids.tolist()) for ids in np.split(tokens, offsets[1:])]
         return texts
 
     def _places(self, windows_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         shards = np.searchsorted(self._first_window, windows_S, side="right") - 1
         return shards, (windows_S - self._first_window[shards]) * self.sequence_length
+
+
+def _opened(path: Path) -> NDArray[Any]:
+    """The file as a memory-mapped plain array: a slice of numpy's memmap class takes ten times as long."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a whole .npy file: {error}") from None
 
 
 def offsets_name(tokens_name: str) -> str:

@@ -164,9 +164,10 @@ class TokenizerRecipe:
             "max_sentence_length": 2**20,
             "minloglevel": 2,
         }
+        sentences = _Sentences(texts)
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_sentences(texts),
+                sentence_iterator=sentences,
                 model_writer=model,
                 vocab_size=self.vocab_size,
                 model_type=self.model_type,
@@ -174,7 +175,9 @@ class TokenizerRecipe:
                 **options,
             )
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            if sentences.failure is not None:
+                raise sentences.failure from None
+            reason = str(error).strip().splitlines()[-1] if sentences.any else "there is none outside the held-out part"
             raise ValueError(
                 f"tokenizer.vocab_size={self.vocab_size} cannot be trained on this sample of text: {reason}"
             ) from None
@@ -190,6 +193,27 @@ def _chunks(text: str) -> Iterator[str]:
             stop = len(text)
         yield text[start:stop]
         start = stop
+
+
+class _Sentences:
+    """The sentences of texts; it keeps what reading them raises, which SentencePiece would say in its own way."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.failure: Exception | None = None
+        self._sentences = _sentences(texts)
+        self.any = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            sentence = next(self._sentences)
+        except Exception as error:
+            self.failure = None if isinstance(error, StopIteration) else error
+            raise
+        self.any = True
+        return sentence
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:

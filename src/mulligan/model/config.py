@@ -51,7 +51,7 @@ class ModelConfig:
         for name in ("norm_eps", "rope_theta", "init_std"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"model.{name}={getattr(self, name)} must be a number above 0")
-        if self.logit_softcap is not None and self.logit_softcap <= 0.0:
+        if self.logit_softcap is not None and not self.logit_softcap > 0.0:
             raise ValueError(f"model.logit_softcap={self.logit_softcap} must be above 0, or null for none")
 
     @property

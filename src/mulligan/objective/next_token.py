@@ -3,6 +3,7 @@
 Shapes: B batch, T positions, D width, V vocabulary, N = B * T.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -19,7 +20,7 @@ class NextToken:
     """Loss terms of a head applied to hidden states; the regularisers are off outside training."""
 
     def __init__(self, *, z_loss: float = 1e-4, label_smoothing: float = 0.0) -> None:
-        if z_loss < 0.0:
+        if not 0.0 <= z_loss < math.inf:
             raise ValueError(f"objective.z_loss={z_loss} must not be negative; 0 turns it off, 1e-4 is PaLM's")
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"objective.label_smoothing={label_smoothing} must be in [0, 1)")

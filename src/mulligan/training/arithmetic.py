@@ -57,6 +57,8 @@ def num_steps_of(
     if len(named) != 1:
         raise ValueError(f"give exactly one of {', '.join(given)}; given: {', '.join(named) or 'none'}")
     if tokens_per_parameter is not None:
+        if not 0.0 < tokens_per_parameter < float("inf"):
+            raise ValueError(f"max_tokens_per_parameter={tokens_per_parameter} must be a number above 0")
         tokens = round(tokens_per_parameter * num_parameters)
     count = steps if steps is not None else -(-(tokens or 0) // tokens_per_step)
     if count < 1:

@@ -12,12 +12,15 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from mulligan.files import read_json, sha256_file, write_hashed, write_json
+from mulligan.stability.ledger import Ledger
 
 
 class Checkpoint(NamedTuple):
     path: Path
     step: int
+    sha256: str
     milestone: bool
+    ledger_lines: int  # that the ledger had
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -41,7 +44,10 @@ class AtomicCheckpointIO(CheckpointIO):
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in ``path``, on the CPU. No code in the file is run."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever foreign bytes make of it
+        raise ValueError(f"{path} is no checkpoint: {type(error).__name__} {str(error).splitlines()[0]}") from None
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -50,32 +56,43 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def listed(folder: Path) -> list[Checkpoint]:
     """Checkpoints with a description, oldest first, without a look at their bytes."""
-    found = []
-    for description_path in sorted(folder.glob("step_*.json")):
-        try:
-            description = read_json(description_path)
-        except ValueError:
-            continue  # torn: for resume it does not exist either
-        path = description_path.with_suffix(".ckpt")
-        found.append(Checkpoint(path, description["step"], description.get("milestone", False)))
-    return found
+    found = (_described(path) for path in sorted(folder.glob("step_*.ckpt")))
+    return [checkpoint for checkpoint in found if checkpoint is not None]
 
 
-def newest_whole(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose bytes match their hash; broken ones are named and passed over."""
-    described = {path.stem for path in folder.glob("step_*.json")}
+def newest_whole(folder: Path, ledger: Ledger, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose bytes match their hash; broken ones are named and passed over, as are those of a
+    lineage that the ledger has given up. With nothing but broken ones ValueError: a new start would write over them.
+    """
+    broken: list[Path] = []
     for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
-        reason = _broken(path) if path.stem in described else "it has no description: its writing was interrupted"
-        if reason is None:
-            description = read_json(path.with_suffix(".json"))
-            return Checkpoint(path, description["step"], description.get("milestone", False))
+        found = _described(path)
+        if found is None:
+            reason = "it has no whole description"
+        elif sha256_file(path) != found.sha256:
+            reason = "its bytes differ from their sha256"
+        elif ledger.abandons(found.step, found.ledger_lines):
+            reason = "a rewind went back to before it"
+            warn(f"checkpoint {path} is passed over: {reason}")
+            continue
+        else:
+            return found
         warn(f"checkpoint {path} is passed over: {reason}")
+        broken.append(path)
+    if len(broken) > 1 or any(path.with_suffix(".json").exists() for path in broken):  # else a kill at the first one
+        raise ValueError(f"{folder}: none of its checkpoints is whole; bring one back, or begin a run of another name")
     return None
 
 
-def _broken(path: Path) -> str | None:
+def _described(path: Path) -> Checkpoint | None:
     try:
-        expected = read_json(path.with_suffix(".json"))["sha256"]
-    except (ValueError, KeyError):
-        return "its description is not whole"
-    return None if sha256_file(path) == expected else "its bytes differ from their sha256"
+        description = read_json(path.with_suffix(".json"))
+        return Checkpoint(
+            path,
+            int(description["step"]),
+            str(description["sha256"]),
+            milestone=bool(description.get("milestone", False)),
+            ledger_lines=int(description.get("ledger_lines", 0)),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

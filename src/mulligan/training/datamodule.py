@@ -13,6 +13,7 @@ from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import rank, world_size
+from mulligan.stability.ledger import Ledger
 
 
 class ShardsDataModule(LightningDataModule):
@@ -25,11 +26,12 @@ class ShardsDataModule(LightningDataModule):
         micro_batch: int,
         validation_samples: int,
         seed: int,
+        ledger: Ledger,
         report: Report,
     ) -> None:
         super().__init__()
         self.prepare_data_per_node = False  # hosts share their storage; one of them prepares
-        self.recipe, self.sequence_length, self.seed = recipe, sequence_length, seed
+        self.recipe, self.sequence_length, self.seed, self.ledger = recipe, sequence_length, seed, ledger
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.validation_samples, self.report = validation_samples, report
 
@@ -50,7 +52,10 @@ class ShardsDataModule(LightningDataModule):
                 )
         held_out_windows = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
         if held_out_windows < world_size():
-            raise ValueError(f"{held_out_windows} held-out windows are too few for {world_size()} ranks")
+            raise ValueError(
+                f"validation_samples={self.validation_samples} of the windows held out are {held_out_windows}, too few "
+                f"for {world_size()} ranks; give each at least one, or raise data.validation_fraction"
+            )
         weights = self.recipe.weights
         if weights is not None and set(weights) != set(sizes):
             raise ValueError(f"data.weights names {sorted(weights)}, but only {sorted(sizes)} have training documents")
@@ -64,6 +69,7 @@ class ShardsDataModule(LightningDataModule):
             source_sizes=list(sizes.values()) if weights is not None else [sum(sizes.values())],
             weights=None if weights is None else [weights[name] for name in sizes],
             seed=self.seed,
+            skips=self.ledger.skips,
         )
 
     def train_dataloader(self) -> Loader:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,8 +19,26 @@ from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.objective.linear_cross_entropy import Terms
 from mulligan.objective.next_token import NextToken, targets_within_documents
+from mulligan.stability.ledger import Ledger
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
+
+
+class StepValues:
+    """The global loss and gradient norm of one step on their way to the host, so that nobody waits for them yet."""
+
+    def __init__(self, step: int, values_3: Tensor) -> None:
+        """``values``: mean cross-entropy in nats, gradient norm before clipping, 1 if the update was withheld."""
+        self.step = step
+        self._host_3 = torch.empty(3, dtype=torch.float64, pin_memory=values_3.is_cuda)
+        self._host_3.copy_(values_3, non_blocking=True)
+        self._copied = torch.cuda.current_stream().record_event() if values_3.is_cuda else None
+
+    def read(self) -> list[float]:
+        """Loss, norm and whether withheld; waits for this step's end if the device has not reached it."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._host_3.tolist()
 
 
 class PretrainModule(LightningModule):
@@ -44,6 +63,7 @@ class PretrainModule(LightningModule):
         compile_model: bool,
         token_bytes: Callable[[], Tensor],
         data_fingerprint: Callable[[], str],
+        ledger: Ledger,
     ) -> None:
         super().__init__()
         self.model_config, self.objective = model, objective
@@ -51,11 +71,21 @@ class PretrainModule(LightningModule):
         self.accumulation, self.seed = accumulation, seed
         self.begin_id, self.document_mask, self.compile_model = begin_id, document_mask, compile_model
         self.token_bytes, self.data_fingerprint = token_bytes, data_fingerprint
-        self.attempt = 0
+        self.ledger = ledger
+        # DDP adds its gradient up with the others: the loss of all ranks, and no collective more.
+        self.carried_2 = torch.nn.Parameter(torch.zeros(2))
+        self.norm_limit: float | None = None  # of a gradient that moves the weights; None withholds none
+        self.withheld: Tensor | None = None
+        self.step_sums: Tensor | None = None
         self.model: Transformer | None = None
         self.gradient_norm: Tensor | None = None
         self.window_sums: Tensor | None = None
         self.validation_sums: Tensor | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Updates ever tried: those kept, and those that rewinds gave up."""
+        return self.global_step + self.ledger.lost_steps
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -71,8 +101,12 @@ class PretrainModule(LightningModule):
     def configure_optimizers(self) -> Any:
         assert self.model is not None
         optimizer = self.optimizer_recipe.make(self.model)
-        scheduler = LambdaLR(optimizer, partial(self.schedule.factor, num_steps=self.num_steps))
+        scheduler = LambdaLR(optimizer, self.rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def rate_factor(self, step: int) -> float:
+        """The schedule's, and what the ledger's cuts leave of it."""
+        return self.schedule.factor(step, self.num_steps) * self.ledger.rate_factor(step)
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         micro_step = batch_idx % self.accumulation
@@ -81,8 +115,10 @@ class PretrainModule(LightningModule):
         terms = self._terms(batch.tokens_ST, regularized=True)
         sums = torch.stack((*terms[1:4], terms.num_counted.to(terms.z_sum.dtype))).detach()
         self.window_sums = sums if self.window_sums is None else self.window_sums + sums
+        self.step_sums = sums[[0, 3]] if micro_step == 0 or self.step_sums is None else self.step_sums + sums[[0, 3]]
         # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
-        return terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
+        loss = terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
+        return loss + (self.carried_2 * sums[[0, 3]]).sum() if self._is_ddp else loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         # Compiling once more, without gradients, takes longer than it saves.
@@ -105,6 +141,30 @@ class PretrainModule(LightningModule):
         self.window_sums = None
         return sums
 
+    def forget_sums(self) -> None:
+        """After a rewind: what was summed since the last log belongs to steps given up."""
+        self.window_sums = self.step_sums = None
+
+    def take_step_values(self, step: int) -> StepValues:
+        """What the guard judges ``step`` by. Waits for nothing."""
+        assert self.gradient_norm is not None
+        cross_entropy, count = self._global_step_sums().double().unbind()
+        withheld = count.new_zeros(()) if self.withheld is None else self.withheld
+        values = torch.stack((cross_entropy / count, self.gradient_norm.double(), withheld.double()))
+        return StepValues(step, values)
+
+    def _global_step_sums(self) -> Tensor:
+        assert self.step_sums is not None
+        if not self._is_ddp:
+            return all_reduce_sum(self.step_sums)  # an identity in one process
+        assert self.carried_2.grad is not None
+        sums, self.carried_2.grad = self.carried_2.grad * (self.trainer.world_size * self.accumulation), None
+        return sums
+
+    @property
+    def _is_ddp(self) -> bool:
+        return isinstance(self.trainer.strategy, DDPStrategy) and self.trainer.world_size > 1
+
     def take_validation_sums(self) -> list[float]:
         """Cross-entropy sum, count and UTF-8 bytes of the last validation, over all ranks. Waits for the device."""
         assert self.validation_sums is not None
@@ -116,15 +176,19 @@ class PretrainModule(LightningModule):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         clip_norm = self.optimizer_recipe.clip_norm or float("inf")
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        self.attempt += 1
+        if self.norm_limit is not None:  # decided on the device: fused optimizers leave weights and moments alone then
+            self.withheld = ~(self.gradient_norm <= self.norm_limit)  # also where it is no number
+            optimizer.found_inf, optimizer.grad_scale = self.withheld.float(), None
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["mulligan"] = {"attempt": self.attempt, "data_fingerprint": self.data_fingerprint()}
+        checkpoint["mulligan"] = {
+            "attempt": self.attempt,
+            "data_fingerprint": self.data_fingerprint(),
+            "ledger": list(self.ledger.lines),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["mulligan"]
@@ -134,7 +198,7 @@ class PretrainModule(LightningModule):
                 f"{self.data_fingerprint()[:16]}: bring the old data back, or begin a run of another name"
             )
         self._check_shapes(checkpoint["state_dict"])
-        self.attempt = saved["attempt"]
+        self.ledger.check_copy(saved["ledger"], f"the checkpoint of step {checkpoint['global_step']}")
         _rescale_batch_progress(checkpoint, self.accumulation)
         self._take_current_recipe(checkpoint)
 
@@ -150,7 +214,7 @@ class PretrainModule(LightningModule):
 
     def _take_current_recipe(self, checkpoint: dict[str, Any]) -> None:
         """PyTorch restores rates and decay from the checkpoint; a config that was changed on purpose goes before."""
-        recipe, factor = self.optimizer_recipe, self.schedule.factor(checkpoint["global_step"], self.num_steps)
+        recipe, factor = self.optimizer_recipe, self.rate_factor(checkpoint["global_step"])
         current = {"lr": recipe.lr * factor, "initial_lr": recipe.lr, "betas": recipe.betas, "eps": recipe.eps}
         for state in checkpoint["optimizer_states"]:
             for group, weight_decay in zip(state["param_groups"], (recipe.weight_decay, 0.0), strict=True):

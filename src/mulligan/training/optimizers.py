@@ -1,5 +1,7 @@
 """AdamW with decay on matrices only, fused where PyTorch has it."""
 
+import math
+
 from torch import nn
 from torch.optim import AdamW
 
@@ -16,15 +18,15 @@ class AdamWRecipe:
         weight_decay: float = 0.1,
         clip_norm: float | None = 1.0,
     ) -> None:
-        if lr <= 0.0:
+        if not 0.0 < lr < math.inf:
             raise ValueError(f"optimizer.lr={lr} must be above 0")
         if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"optimizer.betas={betas} must be two numbers in [0, 1)")
-        if eps <= 0.0:
+        if not 0.0 < eps < math.inf:
             raise ValueError(f"optimizer.eps={eps} must be above 0")
-        if weight_decay < 0.0:
+        if not 0.0 <= weight_decay < math.inf:
             raise ValueError(f"optimizer.weight_decay={weight_decay} must not be negative")
-        if clip_norm is not None and clip_norm <= 0.0:
+        if clip_norm is not None and not clip_norm > 0.0:
             raise ValueError(f"optimizer.clip_norm={clip_norm} must be above 0, or null for no clipping")
         self.lr, self.betas, self.eps = lr, (betas[0], betas[1]), eps
         self.weight_decay, self.clip_norm = weight_decay, clip_norm

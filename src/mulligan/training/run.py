@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.tokenizer import Tokenizer
@@ -19,36 +18,21 @@ from mulligan.distributed import launched_world_size
 from mulligan.files import read_json, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.objective.next_token import NextToken
+from mulligan.stability.ledger import Ledger
 from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
-from mulligan.training.checkpoints import AtomicCheckpointIO, newest_whole
+from mulligan.training.callbacks.stability import Guard, Refit
+from mulligan.training.checkpoints import newest_whole
 from mulligan.training.closing import closing_numbers
 from mulligan.training.datamodule import ShardsDataModule
-from mulligan.training.hardware import Precision, resolve_compile, resolve_precision
+from mulligan.training.hardware import Precision, resolve_compile
 from mulligan.training.module import PretrainModule
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
-
-# Arguments of the Trainer that follow from the run's own keys.
-OWN_TRAINER_KEYS = {
-    "accumulate_grad_batches",
-    "callbacks",
-    "check_val_every_n_epoch",
-    "enable_checkpointing",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "logger",
-    "max_epochs",
-    "max_steps",
-    "max_time",
-    "plugins",
-    "precision",
-    "val_check_interval",
-}
-TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
+from mulligan.training.trainer import make_trainer
 
 
 class TrainingRun:
@@ -81,6 +65,7 @@ class TrainingRun:
         schedule: Schedule,
         data: DataRecipe,
         checkpoint: SaveCheckpoints,
+        stability: Guard | None,
         trainer: Callable[..., Trainer],
         logger: dict[str, Logger | None],
     ) -> None:
@@ -97,6 +82,8 @@ class TrainingRun:
         ):
             if number < 1:
                 raise ValueError(f"{key}={number} must be at least 1")
+        if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"name={name!r} must name a folder below runs/")
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed={seed} must fit into 64 bits")
         self.name, self.folder, self.seed = name, Path(folder), seed
@@ -118,8 +105,22 @@ class TrainingRun:
             tokens_per_step=self.tokens_per_step,
             flops_per_token=model.flops_per_token(sequence_length),
         )
-        self.checkpoint = checkpoint
-        self.trainer = self._make_trainer(trainer, precision, [one for one in logger.values() if one is not None])
+        self.stop = StopOnSigterm(every_n_steps=log_every_n_steps)
+        self.checkpoint, self.guard = checkpoint, stability
+        self.trainer = make_trainer(
+            trainer,
+            precision,
+            num_steps=self.num_steps,
+            folder=self.folder,
+            loggers=[one for one in logger.values() if one is not None],
+            callbacks=[
+                *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
+                self.metrics,
+                ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
+                self.stop,
+                self.checkpoint,
+            ],
+        )
         num_ranks = self.trainer.num_devices * self.trainer.num_nodes
         if launched_world_size() not in (None, num_ranks):
             raise ValueError(
@@ -136,35 +137,6 @@ class TrainingRun:
         )
         self.evaluate_bytes = evaluate_bytes
         self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
-
-    def _make_trainer(self, trainer: Callable[..., Trainer], precision: Precision, loggers: list[Logger]) -> Trainer:
-        chosen = getattr(trainer, "keywords", {})
-        for key in sorted(OWN_TRAINER_KEYS & chosen.keys()):
-            raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; see the keys of conf/train.yaml")
-        try:
-            return trainer(
-                max_steps=self.num_steps,
-                max_epochs=-1,
-                logger=loggers,
-                callbacks=[
-                    self.metrics,
-                    ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
-                    StopOnSigterm(every_n_steps=self.metrics.every_n_steps),
-                    self.checkpoint,
-                ],
-                plugins=[AtomicCheckpointIO()],
-                precision=resolve_precision(precision, _accelerator_of(chosen.get("accelerator", "auto"))),
-                check_val_every_n_epoch=None,
-                num_sanity_val_steps=0,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                default_root_dir=str(self.folder),
-            )
-        except MisconfigurationException as error:
-            named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
-            raise ValueError(f"{named}: {error}") from None
 
     @property
     def precision(self) -> str:
@@ -195,6 +167,32 @@ class TrainingRun:
 
         Rank 0 calls ``begun`` when all is restored and the first step comes: what fails before changes nothing on disk.
         """
+
+        def record(*_: Any) -> None:
+            if self.is_rank_zero:
+                write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
+                begun()
+
+        self.trainer.callbacks.append(LambdaCallback(on_train_start=record))  # type: ignore[attr-defined]  # a list
+        while True:
+            try:
+                module = self._fit_once(report, warn)
+                break
+            except Refit:
+                continue
+            except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
+                sys.exit(0 if self._is_child_of_rank_zero else self.stop.exit_code)
+        if not self.is_rank_zero:
+            return None
+        report("evaluating", 0, 1)
+        summary = self._summary(module)
+        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
+        report("evaluating", 1, 1)
+        return summary
+
+    def _fit_once(self, report: Report, warn: Callable[[str], None]) -> PretrainModule:
+        """Fit from the newest whole checkpoint of the present lineage, or the start."""
+        ledger = Ledger(self.folder / "ledger.jsonl", writes=self.is_rank_zero)
         datamodule = ShardsDataModule(
             recipe=self.data,
             sequence_length=self.sequence_length,
@@ -202,6 +200,7 @@ class TrainingRun:
             micro_batch=self.micro_batch,
             validation_samples=self.validation_samples,
             seed=self.seed,
+            ledger=ledger,
             report=report,
         )
         module = PretrainModule(
@@ -217,28 +216,22 @@ class TrainingRun:
             compile_model=self.compile,
             token_bytes=datamodule.token_bytes,
             data_fingerprint=datamodule.fingerprint,
+            ledger=ledger,
         )
-        found = newest_whole(self.checkpoint.folder, warn)
+        if self.guard is not None:
+            self.guard.attach(
+                ledger=ledger,
+                checkpoint=self.checkpoint,
+                sequencer=lambda: datamodule.sequencer,
+                global_batch=self.global_batch,
+                regime=repr([vars(part) for part in (self.optimizer, self.schedule, self.objective)]),
+                say=warn,
+            )
+        found = newest_whole(self.checkpoint.folder, ledger, warn)
         if found is not None:
             warn(f"going on from step {found.step} ({found.path})")
-
-        def record(*_: Any) -> None:
-            if self.is_rank_zero:
-                write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
-                begun()
-
-        self.trainer.callbacks.append(LambdaCallback(on_train_start=record))  # type: ignore[attr-defined]  # a list
-        try:
-            self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
-        except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
-            sys.exit(0 if self._is_child_of_rank_zero else TERMINATED)
-        if not self.is_rank_zero:
-            return None
-        report("evaluating", 0, 1)
-        summary = self._summary(module)
-        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
-        report("evaluating", 1, 1)
-        return summary
+        self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
+        return module
 
     def _summary(self, module: PretrainModule) -> dict[str, Any]:
         assert module.model is not None
@@ -264,17 +257,12 @@ class TrainingRun:
 
     def _former_speed(self) -> float | None:
         """What an earlier start measured, when this one found the run finished."""
-        path = self.folder / "summary.json"
-        return read_json(path)["tokens_per_second"] if path.is_file() else None
+        try:
+            return read_json(self.folder / "summary.json", "tokens_per_second")["tokens_per_second"]
+        except (OSError, ValueError):
+            return None
 
 
 def _finite_or_none(value: Any) -> Any:
     """JSON has no infinity: what a diverged run cannot say is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _accelerator_of(named: str) -> str:
-    """cpu or cuda, as the Trainer will choose: precision must be known before it is made."""
-    if named in ("auto", "gpu", "cuda"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return named

@@ -7,14 +7,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.files import remove_temporaries
-from mulligan.training.checkpoints import checkpoint_path, listed
+from mulligan.stability.ledger import Ledger
+from mulligan.training.checkpoints import Checkpoint, checkpoint_path, listed
 
 
 class SaveCheckpoints(Callback):
     def __init__(
-        self, *, folder: str, every_n_steps: int, keep_last: int = 2, milestone_every_n_steps: int | None = None
+        self,
+        *,
+        folder: str,
+        every_n_steps: int,
+        keep_last: int = 2,
+        milestone_every_n_steps: int | None = None,
+        keep_abandoned: bool = False,
     ) -> None:
-        """``keep_last`` newest ones stay, and for ever those at multiples of ``milestone_every_n_steps``."""
+        """``keep_last`` newest ones stay, and for ever those at multiples of ``milestone_every_n_steps``.
+
+        With ``keep_abandoned`` those of a lineage that a rewind gave up are moved to ``abandoned/`` instead of removed.
+        """
         if every_n_steps < 1:
             raise ValueError(f"checkpoint.every_n_steps={every_n_steps} must be at least 1")
         if keep_last < 1:
@@ -27,7 +37,7 @@ class SaveCheckpoints(Callback):
                 f"checkpoint.every_n_steps={every_n_steps}"
             )
         self.folder, self.every_n_steps, self.keep_last = Path(folder), every_n_steps, keep_last
-        self.milestone_every_n_steps = milestone_every_n_steps
+        self.milestone_every_n_steps, self.keep_abandoned = milestone_every_n_steps, keep_abandoned
         self._saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -37,21 +47,43 @@ class SaveCheckpoints(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step % self.every_n_steps == 0:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):  # raised on every rank after the same batch
-            self._save(trainer)
+            self.save(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
+    def good(self, ledger: Ledger) -> list[Checkpoint]:
+        """Those on the present lineage, oldest first, without a look at their bytes."""
+        return [found for found in listed(self.folder) if not ledger.abandons(found.step, found.ledger_lines)]
+
+    def abandon_after(self, trainer: Trainer, step: int) -> None:
+        """Put away what lies after ``step``: no resume may find it, and new files take its names."""
+        self._saved_step = step if checkpoint_path(self.folder, step).is_file() else -1
+        if not trainer.is_global_zero:
+            return
+        for found in listed(self.folder):
+            if found.step <= step:
+                continue
+            if self.keep_abandoned:
+                for path in (found.path, found.path.with_suffix(".json")):
+                    kept = self.folder / "abandoned" / f"{path.stem}_{found.ledger_lines}{path.suffix}"
+                    kept.parent.mkdir(exist_ok=True)
+                    path.replace(kept)
+            else:
+                trainer.strategy.remove_checkpoint(found.path)
+
+    def save(self, trainer: Trainer) -> None:
         step = trainer.global_step
         if step in (0, self._saved_step):
             return
         milestone = bool(self.milestone_every_n_steps) and step % (self.milestone_every_n_steps or 1) == 0
-        trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options={"milestone": milestone})
+        ledger: Any = trainer.lightning_module.ledger
+        options = {"milestone": milestone, "ledger_lines": len(ledger.lines)}
+        trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options=options)
         self._saved_step = step
         if trainer.is_global_zero:
             ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]

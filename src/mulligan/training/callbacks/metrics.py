@@ -32,6 +32,9 @@ class LogMetrics(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         assert self._since is not None
         step = trainer.global_step
+        if step < self._since[1] or pl_module.window_sums is None:  # a rewind
+            self._restart_clock(trainer)
+            return
         if step == self._since[1] or (step % self.every_n_steps and step != trainer.max_steps):
             return
         self.latest = self._loss_metrics(pl_module) | self._speed_metrics(trainer, pl_module, step)
@@ -74,9 +77,11 @@ class LogMetrics(Callback):
         self.tokens_trained += tokens
         self.seconds_trained += seconds
         metrics = {
-            "learning_rate": module.optimizer_recipe.lr * module.schedule.factor(step - 1, module.num_steps),
+            "learning_rate": module.optimizer_recipe.lr * module.rate_factor(step - 1),
             "tokens_per_second": tokens / seconds,
             "tokens_seen": float(step * self.tokens_per_step),
+            "tokens_lost": float(module.ledger.lost_steps * self.tokens_per_step),
+            "goodput": step / module.attempt,
         }
         peak = peak_flops(module.device)
         if peak is not None:

@@ -1,5 +1,7 @@
-"""SIGTERM: after a step that all ranks agree on, save and end with 143."""
+"""SIGTERM and Ctrl-C: after a step that all ranks agree on, save and end with 143 or 130."""
 
+import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -9,13 +11,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.distributed import all_reduce_sum, world_size
 
+INTERRUPTED, TERMINATED = 130, 143  # 128 and the signal's number, as a shell reports it
+
 
 class StopOnSigterm(Callback):
     def __init__(self, *, every_n_steps: int) -> None:
         """One process stops after the step at hand; several ask each other only every ``every_n_steps``."""
         self.every_n_steps = every_n_steps
+        self.exit_code = TERMINATED
         self._received = False
         self._step = -1
+        self._former_interrupt: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning's handler broadcasts from wherever the signal meets a rank, which can hang, and its loop broadcasts
@@ -24,7 +30,12 @@ class StopOnSigterm(Callback):
         assert hasattr(connector, "_sigterm_notifier_fn")
         assert hasattr(loop, "_broadcast_sigterm_tensor")
         connector._sigterm_notifier_fn = self._notice  # type: ignore[method-assign]  # meant: it takes its place
+        if threading.current_thread() is threading.main_thread():
+            self._former_interrupt = signal.signal(signal.SIGINT, self._notice_interrupt)
         loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # meant as well
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore_interrupt()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
@@ -39,6 +50,16 @@ class StopOnSigterm(Callback):
 
     def _notice(self, signum: int, _: FrameType | None) -> None:
         self._received = True
+
+    def _notice_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        self.exit_code = INTERRUPTED
+        self._notice(signum, frame)
+        self._restore_interrupt()  # a second one ends at once
+
+    def _restore_interrupt(self) -> None:
+        if self._former_interrupt is not None:
+            signal.signal(signal.SIGINT, self._former_interrupt)
+            self._former_interrupt = None
 
     def _received_by_any(self, device: torch.device) -> bool:
         if world_size() == 1:

@@ -1,0 +1,1 @@
+"""What heals a run: the detector, the policy, the ledger and the snapshots, without a Trainer."""

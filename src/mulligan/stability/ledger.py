@@ -1,0 +1,121 @@
+"""What was done to a run, and why: an append-only file of JSON lines, each of which holds the hash of the one before.
+
+The ledger decides with the config and the data what a run is: the samples it leaves out, the rates it cut and the
+checkpoints it has abandoned follow from these lines alone. A line is on disk before the run acts on it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mulligan.files import append_line
+from mulligan.stability.policy import Done
+
+FIRST = "0" * 64
+
+
+class Ledger:
+    """The lines of ``path``, read and checked. Every process of a run holds them, rank 0 alone writes them."""
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.lines: list[str] = _whole_lines(path)
+        self.entries = _entries(self.lines, str(path))
+
+    @property
+    def rewinds(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries if entry["kind"] == "rewind"]
+
+    @property
+    def withheld_steps(self) -> list[int]:
+        """Steps of the present lineage whose update was left out."""
+        kept: list[int] = []
+        for entry in self.entries:
+            if entry["kind"] == "withheld":
+                kept.append(entry["judged_step"])
+            else:
+                kept = [step for step in kept if step <= entry["target"]]
+        return kept
+
+    @property
+    def skips(self) -> list[tuple[int, int]]:
+        """Half-open ranges of sample indices that the run never trains on again."""
+        return [(entry["skip"][0], entry["skip"][1]) for entry in self.rewinds]
+
+    @property
+    def lost_steps(self) -> int:
+        """Steps tried and not kept: ``attempt - step``."""
+        return sum(entry["step"] - entry["target"] for entry in self.entries if "target" in entry)
+
+    @property
+    def history(self) -> list[Done]:
+        return [
+            Done(entry["onset"], entry["step"], entry["target"], entry["skip_steps"], entry["level"])
+            for entry in self.rewinds
+        ]
+
+    def rate_factor(self, step: int) -> float:
+        """What cuts of the learning rate leave of it at ``step``."""
+        factor = 1.0
+        for entry in self.rewinds:
+            if entry["target"] <= step < entry["target"] + entry["rate_steps"]:
+                factor *= entry["rate_factor"]
+        return factor
+
+    def abandons(self, step: int, num_lines: int) -> bool:
+        """Whether a state of ``step``, taken when the ledger had ``num_lines``, lies on a lineage given up since."""
+        return any("target" in entry and entry["target"] < step for entry in self.entries[num_lines:])
+
+    def append(self, kind: str, **content: Any) -> dict[str, Any]:
+        """Add a line; on disk when this returns."""
+        previous = hashlib.sha256(self.lines[-1].encode()).hexdigest() if self.lines else FIRST
+        entry = {"number": len(self.lines), "previous": previous, "kind": kind} | content
+        line = json.dumps(entry, sort_keys=True, allow_nan=False)
+        if self.writes:
+            append_line(self.path, line)
+        self.lines.append(line)
+        self.entries.append(json.loads(line))
+        return self.entries[-1]
+
+    def check_copy(self, copy: Sequence[str], origin: str) -> None:
+        """Raise ValueError unless ``copy``, which ``origin`` holds, is how this ledger begins."""
+        for number, line in enumerate(copy):
+            if number >= len(self.lines):
+                state = "is missing" if not self.lines else f"has lost its line {number + 1}"
+            elif self.lines[number] != line:
+                state = f"has another line {number + 1}"
+            else:
+                continue
+            raise ValueError(
+                f"{self.path} {state}, which {origin} has a copy of: "
+                f"bring the ledger back, or begin a run of another name"
+            )
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that were written to their end; a last one that was not is cut off, since nothing followed from it."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    return whole.decode("utf-8", errors="replace").splitlines()
+
+
+def _entries(lines: Sequence[str], origin: str) -> list[dict[str, Any]]:
+    previous, entries = FIRST, []
+    for number, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+            sound = entry["previous"] == previous and entry["number"] == number
+        except (ValueError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise ValueError(
+                f"{origin}, line {number + 1}: it does not follow from the line before; the ledger was changed. "
+                f"Bring it back, or begin a run of another name"
+            )
+        previous = hashlib.sha256(line.encode()).hexdigest()
+        entries.append(entry)
+    return entries

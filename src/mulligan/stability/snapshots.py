@@ -1,0 +1,99 @@
+"""Copies of the training state in host memory: the first source of a rewind. Each rank keeps its own part."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+GIGABYTE = 1e9
+
+
+class Snapshot(NamedTuple):
+    step: int
+    tensors: dict[str, Tensor]
+    extra: dict[str, Any]  # what is no tensor on the device: the detector's state, say
+
+
+class Snapshots:
+    """A ring of the last ``keep`` states, taken every ``every_n_steps``, in buffers that are made once and used again.
+
+    From a GPU the copies run on a stream of their own beside the next forward and backward; ``wait`` holds the
+    optimizer back until they are done.
+    """
+
+    def __init__(self, *, every_n_steps: int = 50, keep: int = 4, max_gigabytes: float = 64.0) -> None:
+        """``max_gigabytes`` bounds the host memory of one rank's ring, in 10**9 bytes."""
+        if every_n_steps < 1:
+            raise ValueError(f"stability.snapshots.every_n_steps={every_n_steps} must be at least 1")
+        if keep < 0:
+            raise ValueError(f"stability.snapshots.keep={keep} must not be negative; 0 rewinds to checkpoints only")
+        if not 0.0 < max_gigabytes < math.inf:
+            raise ValueError(f"stability.snapshots.max_gigabytes={max_gigabytes} must be a number above 0")
+        self.every_n_steps, self.keep, self.max_gigabytes = every_n_steps, keep, max_gigabytes
+        self._ring: list[Snapshot] = []
+        self._spare: list[dict[str, Tensor]] = []
+        self._stream: torch.cuda.Stream | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        return [snapshot.step for snapshot in self._ring]
+
+    def check_budget(self, tensors: dict[str, Tensor]) -> float:
+        """Gigabytes that the full ring of ``tensors`` takes; raise ValueError when they are more than allowed."""
+        one = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / GIGABYTE
+        if one * self.keep > self.max_gigabytes:
+            raise ValueError(
+                f"stability.snapshots.keep={self.keep} states of {one:.2f} GB are more than stability.snapshots."
+                f"max_gigabytes={self.max_gigabytes}: keep {int(self.max_gigabytes / one)} of them, or allow more"
+            )
+        return one * self.keep
+
+    def take(self, step: int, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
+        """Copy ``tensors``; they may be changed after the next ``wait``."""
+        if not self.keep:
+            return
+        if len(self._ring) == self.keep:
+            self._spare.append(self._ring.pop(0).tensors)
+        buffers = self._spare.pop() if self._spare else {name: _host_buffer(one) for name, one in tensors.items()}
+        device = next(iter(tensors.values())).device
+        if device.type == "cuda":
+            self._stream = self._stream or torch.cuda.Stream(device)
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(self._stream):
+                _copy(tensors, buffers)
+                self._copied = self._stream.record_event()
+        else:
+            _copy(tensors, buffers)
+        self._ring.append(Snapshot(step, buffers, extra))
+
+    def wait(self) -> None:
+        """Order what follows on the device behind the last copies; the host does not wait."""
+        if self._copied is not None:
+            torch.cuda.current_stream().wait_event(self._copied)
+            self._copied = None
+
+    def newest(self, latest_step: int) -> Snapshot | None:
+        """The newest state at or before ``latest_step``."""
+        return next((snapshot for snapshot in reversed(self._ring) if snapshot.step <= latest_step), None)
+
+    def restore(self, snapshot: Snapshot, tensors: dict[str, Tensor]) -> None:
+        """Copy a state back into ``tensors``, and forget those after it: their lineage is given up."""
+        self.wait()
+        for name, tensor in tensors.items():
+            tensor.copy_(snapshot.tensors[name], non_blocking=True)
+        self.forget_after(snapshot.step)
+
+    def forget_after(self, step: int) -> None:
+        while self._ring and self._ring[-1].step > step:
+            self._spare.append(self._ring.pop().tensors)
+
+
+def _host_buffer(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+
+
+def _copy(tensors: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        buffers[name].copy_(tensor.detach(), non_blocking=True)

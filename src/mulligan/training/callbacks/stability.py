@@ -1,0 +1,239 @@
+"""The guard of a run: reads each step's loss one step late, and heals what the detector finds.
+
+Every rank sees the same global numbers and so decides alike; rank 0 writes the ledger.
+"""
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, NoReturn
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from mulligan.data.sequencer import Sequencer
+from mulligan.stability.detector import Detector, Judgement
+from mulligan.stability.ledger import Ledger
+from mulligan.stability.policy import Halt, Policy, Rewind
+from mulligan.stability.snapshots import Snapshots
+from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.module import PretrainModule, StepValues
+from mulligan.training.rewind import go_to_step, training_tensors
+
+
+class Refit(Exception):
+    """Raised on every rank out of fit: begin it again from the newest checkpoint that the ledger leaves."""
+
+
+class Halted(ValueError):
+    """The policy allows nothing more; the last good state is on disk."""
+
+
+class Guard(Callback):
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        policy: Policy,
+        snapshots: Snapshots,
+        way: Literal["in_place", "refit"] = "in_place",
+    ) -> None:
+        """``way``: rewind inside the running fit to a snapshot, or leave fit and begin it again at a checkpoint."""
+        if way == "in_place" and not snapshots.keep:
+            raise ValueError(
+                "stability.snapshots.keep=0 leaves no state for stability.way=in_place: keep some, or refit"
+            )
+        reach = snapshots.keep * snapshots.every_n_steps
+        if way == "in_place" and reach < policy.depth_steps:
+            raise ValueError(
+                f"stability.policy.depth_steps={policy.depth_steps} is further back than stability.snapshots.keep x "
+                f"every_n_steps={reach} reaches: keep more of them, or rewind less far"
+            )
+        self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
+        self._pending: StepValues | None = None
+        self._step = -1
+        self._told_onset: int | None = None
+
+    def attach(
+        self,
+        *,
+        ledger: Ledger,
+        checkpoint: SaveCheckpoints,
+        sequencer: Callable[[], Sequencer],
+        global_batch: int,
+        regime: str,
+        say: Callable[[str], None],
+    ) -> None:
+        """Bind to a run: its ledger, checkpoints and order of data, and the console.
+
+        ``regime`` names what losses depend on besides the weights: under another one the detector begins afresh.
+        """
+        self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
+        self.global_batch, self.regime, self.say = global_batch, regime, say
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._step = trainer.global_step
+        self._set_norm_limit(pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.snapshots.wait()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        step = trainer.global_step
+        if step == self._step:
+            return  # in the middle of an accumulation window
+        self._step = step
+        previous, self._pending = self._pending, pl_module.take_step_values(step)
+        if previous is not None and self._takes_back(trainer, pl_module, previous):
+            return
+        if self.snapshots.keep and step % self.snapshots.every_n_steps == 0:
+            tensors = training_tensors(pl_module, trainer.optimizers[0])
+            if not self.snapshots.steps:
+                self.snapshots.check_budget(tensors)
+            self.snapshots.take(step, tensors, self._host_state())
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self._host_state()
+        pending: StepValues | None = state["pending"]
+        pending_values = None if pending is None else [pending.step, *pending.read()]
+        return state | {"pending": pending_values, "regime": self.regime}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pending = state_dict["pending"]
+        values = None if pending is None else StepValues(pending[0], torch.tensor(pending[1:], dtype=torch.float64))
+        self._load_host_state(state_dict | {"pending": values})
+        if state_dict["regime"] != self.regime:
+            self.detector.reset()
+
+    def _host_state(self) -> dict[str, Any]:
+        return {"detector": self.detector.state_dict(), "pending": self._pending}
+
+    def _load_host_state(self, state: dict[str, Any]) -> None:
+        self.detector.load_state_dict(state["detector"])
+        self._pending = state["pending"]
+
+    def _set_norm_limit(self, module: PretrainModule) -> None:
+        module.norm_limit = self.detector.norm_limit if self.policy.withhold else None
+
+    def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
+        """Judge one step, and do what the policy says; True when that went back to an earlier one."""
+        loss, norm, withheld = values.read()
+        if self.ledger.rate_factor(values.step - 1) != self.ledger.rate_factor(values.step - 2):
+            self.detector.reset()  # a cut of the rate begins or ends
+        judgement = self.detector.observe(values.step, loss, norm)
+        self._set_norm_limit(module)
+        if withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps):
+            self._record_withheld(trainer, judgement, norm)
+            return False
+        if judgement.triggered is None or judgement.onset is None:
+            return False
+        decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
+        latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
+        target = self._target(trainer, latest, judgement.onset)
+        circumstances = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
+        if isinstance(decision, Halt):
+            self._halt(trainer, module, target, decision.reason, circumstances)
+        if target is None:
+            if judgement.onset != self._told_onset:
+                self._tell(
+                    trainer, f"step {judgement.step}: loss {judgement.loss:.3f} is a spike, with no state before it"
+                )
+            self._told_onset = judgement.onset
+            return False
+        self._rewind(trainer, module, target, decision, circumstances)
+        return True
+
+    def _record_withheld(self, trainer: Trainer, judgement: Judgement, norm: float) -> None:
+        if judgement.step in self.ledger.withheld_steps:
+            return  # a start from an earlier checkpoint came by again
+        self.ledger.append("withheld", **self._circumstances(trainer, judgement, norm))
+        self._tell(trainer, f"step {judgement.step}: gradient norm {norm:.3g}: its update is left out")
+
+    def _halt(
+        self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, circumstances: dict[str, Any]
+    ) -> NoReturn:
+        """End the run with the last good state on disk."""
+        if target is not None:
+            self.ledger.append("halt", **circumstances)
+            self.checkpoint.abandon_after(trainer, target)
+            if self._restored(trainer, module, target):
+                self.checkpoint.save(trainer)
+        kept = "nothing was saved before it" if target is None else f"the state of step {target} is saved"
+        raise Halted(
+            f"halted at step {circumstances['step']}, a spike from step {circumstances['onset']} on: {reason}; {kept}"
+        )
+
+    def _rewind(
+        self, trainer: Trainer, module: PretrainModule, target: int, decision: Rewind, circumstances: dict[str, Any]
+    ) -> None:
+        stop = max(target + decision.skip_steps, trainer.global_step)
+        skip = [self.sequencer().first_sample(step, self.global_batch) for step in (target, stop)]
+        self.ledger.append(
+            "rewind",
+            **circumstances,
+            skip=skip,
+            skip_steps=stop - target,
+            level=decision.level,
+            rate_factor=decision.rate_factor,
+            rate_steps=decision.rate_steps,
+        )
+        judged, onset, trigger = (circumstances[key] for key in ("judged_step", "onset", "trigger"))
+        self._tell(
+            trainer,
+            f"step {judged}: spike ({trigger}, from step {onset} on, loss {circumstances['loss']}): "
+            f"back to step {target}, without the samples {skip[0]} to {skip[1] - 1}",
+        )
+        self.checkpoint.abandon_after(trainer, target)
+        if self.way == "refit" or not self._restored(trainer, module, target):
+            raise Refit
+
+    def _restored(self, trainer: Trainer, module: PretrainModule, target: int) -> bool:
+        """Put the state of ``target`` back in place, if a snapshot has it."""
+        snapshot = self.snapshots.newest(target)
+        if snapshot is None or snapshot.step != target:
+            return False
+        self.snapshots.restore(snapshot, training_tensors(module, trainer.optimizers[0]))
+        self._load_host_state(snapshot.extra)
+        self.sequencer().leave_out(self.ledger.skips)
+        go_to_step(trainer, target, module.accumulation)
+        module.forget_sums()
+        self._step = target
+        self._set_norm_limit(module)
+        return True
+
+    def _target(self, trainer: Trainer, latest: int, onset: int) -> int | None:
+        """The step to go back to: the newest state at or before ``latest``, else the oldest before the onset."""
+        kept = self.snapshots.steps if self.way == "in_place" else []
+        on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
+        deep_enough = [step for step in kept if step <= latest] or [step for step in on_disk if step <= latest]
+        before = [step for step in (*kept, *on_disk) if step < onset]
+        return max(deep_enough) if deep_enough else min(before, default=None)
+
+    def _tell(self, trainer: Trainer, text: str) -> None:
+        """One line for the console, an event for the loggers, an alert where a logger has such a thing."""
+        self.say(text)
+        if not trainer.is_global_zero:
+            return
+        step, attempt = float(trainer.global_step), float(trainer.global_step + self.ledger.lost_steps)
+        event = {"interventions": float(len(self.ledger.lines)), "step": step, "attempt": attempt}
+        for logger in trainer.loggers:
+            logger.log_metrics(event, step=trainer.global_step)
+            alert = getattr(getattr(logger, "experiment", None), "alert", None)
+            if callable(alert):
+                alert(title="mulligan: intervention", text=text)
+
+    def _circumstances(self, trainer: Trainer, judgement: Judgement, norm: float) -> dict[str, Any]:
+        def finite(number: float) -> float | None:
+            return number if math.isfinite(number) else None
+
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": trainer.global_step,
+            "judged_step": judgement.step,
+            "attempt": trainer.global_step + self.ledger.lost_steps,
+            "trigger": judgement.triggered,
+            "loss": finite(judgement.loss),
+            "gradient_norm": finite(norm),
+            "centre": finite(judgement.centre),
+            "limit": finite(judgement.limit),
+        }

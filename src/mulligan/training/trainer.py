@@ -1,0 +1,65 @@
+"""Lightning's Trainer from the user's keys and the run's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from mulligan.training.checkpoints import AtomicCheckpointIO
+from mulligan.training.hardware import Precision, resolve_precision
+
+# What a user may choose; everything else follows from the run's own keys, or would change its numbers unseen.
+USER_KEYS = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "benchmark",
+    "deterministic",
+    "detect_anomaly",
+    "profiler",
+)
+
+
+def make_trainer(
+    trainer: Callable[..., Trainer],
+    precision: Precision,
+    *,
+    num_steps: int,
+    folder: Path,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+) -> Trainer:
+    """``trainer`` holds the keys of conf/trainer; others raise ValueError."""
+    chosen = getattr(trainer, "keywords", {})
+    for key in sorted(chosen.keys() - set(USER_KEYS)):
+        raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; trainer takes {', '.join(USER_KEYS)}")
+    try:
+        return trainer(
+            max_steps=num_steps,
+            max_epochs=-1,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            precision=resolve_precision(precision, _accelerator_of(chosen.get("accelerator", "auto"))),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=str(folder),
+        )
+    except MisconfigurationException as error:
+        named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
+        raise ValueError(f"{named}: {error}") from None
+
+
+def _accelerator_of(named: str) -> str:
+    """cpu or cuda, as the Trainer will choose: precision must be known before it is made."""
+    if named in ("auto", "gpu", "cuda"):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return named

@@ -1,0 +1,121 @@
+"""The detector on made-up curves: what it must see, and what it must not."""
+
+import math
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from mulligan.stability.detector import Detector, Judgement
+
+
+def clean_curve(steps: int, seed: int, noise: float = 0.05) -> Iterator[float]:
+    """A loss that falls as losses do, to about 2.5 nats, with normal noise."""
+    rng = random.Random(seed)
+    for step in range(steps):
+        yield 2.3 + 4.5 * math.exp(-step / 60) + 2.0 * (1 + step / 200) ** -1 + rng.gauss(0.0, noise)
+
+
+def judged(detector: Detector, losses: list[float], first_step: int = 1, norm: float = 1.0) -> list[Judgement]:
+    return [detector.observe(step, loss, norm) for step, loss in enumerate(losses, first_step)]
+
+
+def first_trigger(judgements: list[Judgement]) -> Judgement | None:
+    return next((judgement for judgement in judgements if judgement.triggered), None)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
+def test_clean_curves_raise_no_alarm(noise: float) -> None:
+    """Twenty thousand steps here, a hundred thousand in benchmarks/stability.py."""
+    for seed in range(2):
+        assert first_trigger(judged(Detector(), list(clean_curve(10_000, seed, noise)))) is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_rise_of_palms_size_is_caught_within_ten_steps_and_its_onset_named(seed: int) -> None:
+    losses = list(clean_curve(1200, seed))
+    raised = [*losses[:1000], *(loss + 0.4 for loss in losses[1000:])]
+    found = first_trigger(judged(Detector(), raised))
+    assert found is not None
+    assert 1001 <= found.step <= 1010
+    assert 1001 <= found.onset <= 1003
+    assert found.triggered == "loss"
+
+
+def test_a_lone_outlier_is_no_spike() -> None:
+    losses = list(clean_curve(1200, 0))
+    losses[800] += 5.0
+    assert first_trigger(judged(Detector(), losses)) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_triggers_at_once_and_blinds_nothing(bad: float) -> None:
+    losses = list(clean_curve(1000, 1))
+    detector, other = Detector(), Detector()
+    judged(detector, losses)
+    judged(other, losses)
+    assert detector.observe(1001, bad, 1.0).triggered == "not finite"
+    assert detector.observe(1001, 2.5, bad).triggered == "not finite"
+    after = list(clean_curve(1100, 2))[1000:]
+    assert [one.limit for one in judged(detector, after, 1002)] == [one.limit for one in judged(other, after, 1002)]
+    assert detector.observe(1200, 3.5, 1.0).onset == 1200
+
+
+def test_a_plateau_is_not_learnt_as_normal() -> None:
+    losses = list(clean_curve(1000, 3))
+    detector = Detector()
+    judged(detector, losses)
+    plateau = judged(detector, [loss + 1.0 for loss in clean_curve(2000, 4)][1000:], 1001)
+    assert all(judgement.triggered == "loss" for judgement in plateau[2:])
+    assert plateau[-1].onset == 1001
+    assert max(judgement.limit for judgement in plateau) < 3.0
+
+
+def test_a_creeping_rise_is_caught_as_drift() -> None:
+    losses = [loss + max(0, step - 1500) * 5e-4 for step, loss in enumerate(clean_curve(4000, 5))]
+    found = first_trigger(judged(Detector(), losses))
+    assert found is not None
+    assert found.triggered == "drift"
+    assert 1200 <= found.onset < found.step <= 2600
+
+
+def test_during_warm_up_only_the_not_finite_triggers() -> None:
+    detector = Detector(warmup_steps=50)
+    assert first_trigger(judged(detector, [8.0 + step for step in range(40)])) is None
+    assert detector.observe(41, math.nan, 1.0).triggered == "not finite"
+
+
+def test_a_resumed_detector_judges_as_the_one_that_was_killed() -> None:
+    losses = [*list(clean_curve(1000, 6)), *(4.0, 4.1), *([2.4] * 30), *([3.3] * 9)]
+    whole = judged(Detector(), losses)
+    for stop in (20, 70, 1001, 1010, 1035):
+        killed, resumed = Detector(), Detector()
+        judged(killed, losses[:stop])
+        resumed.load_state_dict(killed.state_dict())
+        assert judged(resumed, losses[stop:], stop + 1) == whole[stop:]
+
+
+def test_a_fresh_window_forgets() -> None:
+    detector = Detector()
+    judged(detector, list(clean_curve(1000, 7)))
+    detector.reset()
+    assert first_trigger(judged(detector, [loss + 3.0 for loss in clean_curve(200, 8)], 1001)) is None
+
+
+def test_the_norm_limit_is_a_multiple_of_the_median_of_accepted_norms() -> None:
+    detector = Detector(window=16, norm_ratio=10.0)
+    assert detector.norm_limit == math.inf
+    for step in range(16):
+        detector.observe(step, 3.0, 2.0)
+    assert detector.norm_limit == 20.0
+    detector.observe(16, 3.0, math.inf)
+    assert detector.norm_limit == 20.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"window": 4}, {"patience": 0}, {"warmup_steps": -1}, {"width": 0.0}, {"min_rise": math.nan}, {"norm_ratio": 1.0}],
+)
+def test_wrong_options_are_named(options: dict) -> None:
+    with pytest.raises(ValueError, match=rf"stability\.detector\.{next(iter(options))}="):
+        Detector(**options)

@@ -1,0 +1,94 @@
+"""The ledger: chained, durable, and all that a run does differently follows from its lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mulligan.stability.ledger import Ledger
+
+REWIND: dict[str, Any] = {
+    "step": 120, "judged_step": 119, "onset": 117, "target": 100, "skip": [800, 1600], "skip_steps": 100, "level": 0,
+    "rate_factor": 0.5, "rate_steps": 30,
+}  # fmt: skip
+
+
+def written(path: Path) -> Ledger:
+    ledger = Ledger(path)
+    ledger.append("withheld", judged_step=60, step=61)
+    ledger.append("rewind", **REWIND)
+    ledger.append("rewind", **REWIND | {"step": 130, "target": 50, "skip": [400, 1700]})
+    return ledger
+
+
+def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    ledger, again = written(tmp_path / "ledger.jsonl"), Ledger(tmp_path / "ledger.jsonl")
+    assert again.lines == ledger.lines
+    assert again.entries == ledger.entries
+    assert [entry["number"] for entry in again.entries] == [0, 1, 2]
+
+
+def test_what_follows_from_it(tmp_path: Path) -> None:
+    ledger = written(tmp_path / "ledger.jsonl")
+    assert ledger.skips == [(800, 1600), (400, 1700)]
+    assert ledger.lost_steps == 20 + 80
+    assert [ledger.rate_factor(step) for step in (49, 50, 79, 80, 100, 129, 130)] == [1, 0.5, 0.5, 1, 0.5, 0.5, 1]
+    assert ledger.withheld_steps == [], "the second rewind went back to before it"
+    assert Ledger(tmp_path / "none.jsonl").lost_steps == 0
+
+
+def test_states_after_a_target_are_abandoned_unless_they_are_younger(tmp_path: Path) -> None:
+    ledger = written(tmp_path / "ledger.jsonl")
+    assert ledger.abandons(110, num_lines=1)
+    assert ledger.abandons(60, num_lines=2)
+    assert not ledger.abandons(50, num_lines=0)
+    assert not ledger.abandons(110, num_lines=3)
+
+
+@pytest.mark.parametrize("change", ["value", "order", "lost"])
+def test_a_changed_ledger_is_named(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    lines = written(path).lines
+    if change == "value":
+        lines[1] = lines[1].replace("1600", "1601")
+    elif change == "order":
+        lines[0], lines[1] = lines[1], lines[0]
+    else:
+        del lines[1]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"ledger\.jsonl, line \d: it does not follow from the line before"):
+        Ledger(path)
+
+
+@pytest.mark.parametrize("left", [1, 40])
+def test_a_torn_last_line_never_was(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    lines = written(path).lines
+    path.write_text("".join(f"{line}\n" for line in lines[:2]) + lines[2][:left])
+    torn = Ledger(path)
+    assert torn.lines == lines[:2]
+    torn.append("rewind", **REWIND)
+    assert Ledger(path).lines == torn.lines
+    assert len(torn.lines) == 3
+
+
+def test_a_copy_must_be_how_it_begins(tmp_path: Path) -> None:
+    ledger = written(tmp_path / "ledger.jsonl")
+    for count in range(4):
+        ledger.check_copy(ledger.lines[:count], "the checkpoint")
+    with pytest.raises(ValueError, match="has another line 1, which the checkpoint has a copy of"):
+        ledger.check_copy([json.dumps({"number": 0})], "the checkpoint")
+    with pytest.raises(ValueError, match="is missing, which the checkpoint has a copy of"):
+        Ledger(tmp_path / "none.jsonl").check_copy(ledger.lines, "the checkpoint")
+    shorter = Ledger(tmp_path / "ledger.jsonl")
+    shorter.lines.pop()
+    with pytest.raises(ValueError, match="has lost its line 3"):
+        shorter.check_copy(ledger.lines, "the checkpoint")
+
+
+def test_ranks_that_do_not_write_hold_the_lines(tmp_path: Path) -> None:
+    reader = Ledger(tmp_path / "ledger.jsonl", writes=False)
+    reader.append("rewind", **REWIND)
+    assert reader.skips == [(800, 1600)]
+    assert not (tmp_path / "ledger.jsonl").exists()

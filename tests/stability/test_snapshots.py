@@ -1,0 +1,62 @@
+"""Snapshots: what was copied comes back to the bit, within the ring and its budget."""
+
+import pytest
+import torch
+
+from mulligan.stability.snapshots import Snapshots
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+def state(device: str, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"weight": torch.float32, "half": torch.bfloat16}
+    return {name: torch.randn(64, 32, generator=generator).to(device, dtype) for name, dtype in shapes.items()}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_state_comes_back_to_the_bit_after_it_was_changed(device: str) -> None:
+    ring = Snapshots(every_n_steps=10, keep=2)
+    live, wanted = state(device, 1), state(device, 1)
+    ring.take(10, live, {"detector": [1.5]})
+    ring.wait()
+    for tensor in live.values():
+        tensor.mul_(2.0)
+    ring.take(20, live, {})
+    snapshot = ring.newest(19)
+    assert snapshot is not None
+    assert (snapshot.step, snapshot.extra) == (10, {"detector": [1.5]})
+    ring.restore(snapshot, live)
+    assert all(live[name].equal(wanted[name]) for name in wanted)
+    assert ring.steps == [10], "the state of the lineage given up is forgotten"
+
+
+def test_the_ring_keeps_the_last_and_makes_no_new_buffers() -> None:
+    ring = Snapshots(every_n_steps=1, keep=3)
+    addresses = set()
+    for step in range(9):
+        ring.take(step, state("cpu", step), {})
+        newest = ring.newest(step)
+        assert newest is not None
+        addresses.add(newest.tensors["weight"].data_ptr())
+    assert ring.steps == [6, 7, 8]
+    assert len(addresses) == 3
+    assert ring.newest(5) is None
+    for step in (6, 7, 8):
+        kept = ring.newest(step)
+        assert kept is not None
+        assert kept.tensors["weight"].equal(state("cpu", step)["weight"])
+
+
+def test_the_budget_is_checked() -> None:
+    live = state("cpu", 0)
+    size = 64 * 32 * (4 + 2) / 1e9
+    assert Snapshots(keep=4, max_gigabytes=1.0).check_budget(live) == pytest.approx(4 * size)
+    with pytest.raises(ValueError, match=r"snapshots\.keep=4 states of .* GB are more than stability\.snapshots\.max_"):
+        Snapshots(keep=4, max_gigabytes=3 * size).check_budget(live)
+
+
+@pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"keep": -1}, {"max_gigabytes": 0.0}])
+def test_wrong_options_are_named(options: dict) -> None:
+    with pytest.raises(ValueError, match=rf"stability\.snapshots\.{next(iter(options))}="):
+        Snapshots(**options)

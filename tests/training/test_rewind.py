@@ -1,0 +1,114 @@
+"""A rewind equals a restart: in place, by fitting again, and by a new process that begins with the ledger's skip."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mulligan.stability.detector import Detector, Judgement
+from mulligan.stability.ledger import Ledger
+from mulligan.training.checkpoints import load_checkpoint
+from mulligan.training.run import TrainingRun
+from tests.conftest import environment
+from tests.training.conftest import MakeRun, silent
+from tests.training.test_resume import assert_same, interrupted
+
+SPOIL = Path(__file__).with_name("train_and_spoil.py")
+LAST = "checkpoints/step_00000014.ckpt"
+WATCHED = (
+    "max_steps=14", "checkpoint.every_n_steps=2", "checkpoint.keep_last=9", "model.dropout=0.1",
+    "stability.snapshots.every_n_steps=2", "stability.snapshots.keep=4",
+    "stability.policy.depth_steps=2", "stability.policy.skip_steps=5",
+)  # fmt: skip
+
+
+def sure_at(run: TrainingRun, onset: int, step: int) -> None:
+    """Let the detector be sure of a spike when it judges ``step`` for the first time."""
+    detector: Detector = run.guard.detector
+    observe, done = detector.observe, []
+
+    def judge(judged: int, loss: float, norm: float) -> Judgement:
+        judgement = observe(judged, loss, norm)
+        if judged == step and not done:
+            done.append(judged)
+            return judgement._replace(onset=onset, triggered="loss")
+        return judgement
+
+    detector.observe = judge  # type: ignore[method-assign]  # stands for a spike there
+
+
+@pytest.mark.parametrize("options", [(), ("micro_batch=2",), ("data.loader_workers=2",), ("validate_every_n_steps=3",)])
+def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, options: tuple[str, ...]) -> None:
+    for name, way in (("place", "in_place"), ("refit", "refit")):
+        run = make_run(*WATCHED, *options, f"name={name}", f"stability.way={way}")
+        sure_at(run, onset=9, step=10)
+        summary = run.fit(silent, silent)
+        assert summary is not None
+        assert (summary["step"], summary["attempt"]) == (14, 14 + 11 - 6)
+        (entry,) = Ledger(Path(f"runs/{name}/ledger.jsonl")).entries
+        assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (9, 11, 6, [24, 44])
+    interrupted(make_run, 6 * (2 if "micro_batch=2" in options else 1), *WATCHED, *options, "name=new")
+    shutil.copy("runs/place/ledger.jsonl", "runs/new/ledger.jsonl")
+    make_run(*WATCHED, *options, "name=new").fit(silent, silent)
+    for other in ("refit", "new"):
+        first, second = (load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", other))
+        assert_same(first, second)
+
+
+def run_program(folder: Path, *arguments: str) -> str:
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=200)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # no rank outlives the test
+        process.wait()
+    assert process.returncode == 0, output
+    return output
+
+
+def begin_anew_at(folder: Path, step: int) -> None:
+    """Copy the run ``spoilt`` as it was at ``step`` to ``new``, with the ledger of its end."""
+    shutil.copytree(folder / "runs/spoilt", folder / "runs/new")
+    for path in (folder / "runs/new/checkpoints").glob("step_*"):
+        if int(path.stem.removeprefix("step_")) > step:
+            path.unlink()
+
+
+@pytest.mark.parametrize("options", [("trainer=cpu",), ("trainer=cpu_ddp", "micro_batch=1")])
+def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
+    tiny: tuple[str, ...], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    overrides = (*tiny, *WATCHED, *options, "stability.policy.max_withheld=0")
+    rank = "1" if "trainer=cpu_ddp" in options else "0"
+    said = run_program(tmp_path, str(SPOIL), rank, "10", *overrides, "name=spoilt")
+    assert "spike (not finite, from step 10 on" in said
+    (entry,) = Ledger(tmp_path / "runs/spoilt/ledger.jsonl").entries
+    assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (10, 11, 8, [32, 52])
+    begin_anew_at(tmp_path, 8)
+    run_program(tmp_path, str(SPOIL), "0", "0", *overrides, "name=new")
+    assert_same(*(load_checkpoint(tmp_path / f"runs/{name}/{LAST}") for name in ("spoilt", "new")))
+
+
+def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """Both ranks leave the update out: weights and moments after step 10 are those before it."""
+    overrides = (*tiny, *WATCHED, "trainer=cpu_ddp", "checkpoint.every_n_steps=1", "checkpoint.keep_last=20")
+    said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt")
+    assert "step 10: gradient norm nan: its update is left out" in said
+    (entry,) = Ledger(tmp_path / "runs/spoilt/ledger.jsonl").entries
+    assert (entry["kind"], entry["judged_step"], entry["gradient_norm"]) == ("withheld", 10, None)
+    before, after, last = (
+        load_checkpoint(tmp_path / f"runs/spoilt/checkpoints/step_{step:08d}.ckpt") for step in (9, 10, 14)
+    )
+    assert_same(before["state_dict"], after["state_dict"])
+    assert_same(before["optimizer_states"][0]["state"], after["optimizer_states"][0]["state"])
+    assert not last["state_dict"]["model.embedding.weight"].equal(after["state_dict"]["model.embedding.weight"])
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
