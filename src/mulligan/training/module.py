@@ -112,13 +112,16 @@ class PretrainModule(LightningModule):
         micro_step = batch_idx % self.accumulation
         # The random state is a function of the place in the run: nothing to save, nothing to restore after a rewind.
         _generator(self.device).manual_seed(hash((self.seed, self.global_step, micro_step, self.global_rank)) % 2**63)
+        if micro_step == 0:
+            self.carried_2.grad = None  # no optimizer clears it
         terms = self._terms(batch.tokens_ST, regularized=True)
         sums = torch.stack((*terms[1:4], terms.num_counted.to(terms.z_sum.dtype))).detach()
         self.window_sums = sums if self.window_sums is None else self.window_sums + sums
-        self.step_sums = sums[[0, 3]] if micro_step == 0 or self.step_sums is None else self.step_sums + sums[[0, 3]]
+        judged_2 = sums[::3]  # cross-entropy and count
+        self.step_sums = judged_2 if micro_step == 0 or self.step_sums is None else self.step_sums + judged_2
         # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
         loss = terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
-        return loss + (self.carried_2 * sums[[0, 3]]).sum() if self._is_ddp else loss
+        return loss + (self.carried_2 * judged_2).sum() if self._is_ddp else loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         # Compiling once more, without gradients, takes longer than it saves.
@@ -158,8 +161,7 @@ class PretrainModule(LightningModule):
         if not self._is_ddp:
             return all_reduce_sum(self.step_sums)  # an identity in one process
         assert self.carried_2.grad is not None
-        sums, self.carried_2.grad = self.carried_2.grad * (self.trainer.world_size * self.accumulation), None
-        return sums
+        return self.carried_2.grad * (self.trainer.world_size * self.accumulation)
 
     @property
     def _is_ddp(self) -> bool:
@@ -198,7 +200,7 @@ class PretrainModule(LightningModule):
                 f"{self.data_fingerprint()[:16]}: bring the old data back, or begin a run of another name"
             )
         self._check_shapes(checkpoint["state_dict"])
-        self.ledger.check_copy(saved["ledger"], f"the checkpoint of step {checkpoint['global_step']}")
+        self.ledger.check_copy(saved.get("ledger", []), f"the checkpoint of step {checkpoint['global_step']}")
         _rescale_batch_progress(checkpoint, self.accumulation)
         self._take_current_recipe(checkpoint)
 
