@@ -112,3 +112,19 @@ def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path
     assert_same(before["optimizer_states"][0]["state"], after["optimizer_states"][0]["state"])
     assert not last["state_dict"]["model.embedding.weight"].equal(after["state_dict"]["model.embedding.weight"])
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+
+
+def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: MakeRun) -> None:
+    """The file of step 8 is that of a run which nothing happened to, and the abandoned one of step 10 is gone."""
+    run = make_run(*WATCHED, "stability.policy.rewind=false")
+    sure_at(run, onset=9, step=10)
+    with pytest.raises(ValueError, match=r"halted at step 11, a spike from step 9 on: .*; the state of step 8 is saved"):
+        run.fit(silent, silent)
+    make_run(*WATCHED, "name=whole").fit(silent, silent)
+    kept, wanted = (
+        load_checkpoint(Path(f"runs/{name}/checkpoints/step_00000008.ckpt")) for name in ("default", "whole")
+    )
+    assert_same(kept, wanted)
+    assert not Path("runs/default/checkpoints/step_00000010.ckpt").exists()
+    (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert (entry["kind"], entry["target"]) == ("halt", 8)
