@@ -165,7 +165,7 @@ def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
         ("cpu", signal.SIGTERM, os.kill),
         ("cpu", signal.SIGINT, os.kill),
         ("cpu_ddp", signal.SIGTERM, os.kill),
-        ("cpu_ddp", signal.SIGTERM, os.killpg),
+        pytest.param("cpu_ddp", signal.SIGTERM, os.killpg, marks=pytest.mark.slow),
     ],
     ids=["one process", "Ctrl-C", "rank 0 of two", "both ranks"],
 )

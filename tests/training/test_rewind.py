@@ -83,7 +83,9 @@ def begin_anew_at(folder: Path, step: int) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize("options", [("trainer=cpu",), ("trainer=cpu_ddp", "micro_batch=1")])
+@pytest.mark.parametrize(
+    "options", [pytest.param(("trainer=cpu",), marks=pytest.mark.slow), ("trainer=cpu_ddp", "micro_batch=1")]
+)
 def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     tiny: tuple[str, ...], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
