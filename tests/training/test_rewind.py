@@ -83,21 +83,22 @@ def begin_anew_at(folder: Path, step: int) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize(
-    "options", [pytest.param(("trainer=cpu",), marks=pytest.mark.slow), ("trainer=cpu_ddp", "micro_batch=1")]
-)
-def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
-    tiny: tuple[str, ...], tmp_path: Path, options: tuple[str, ...]
+@pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp2"])
+def test_one_rank_sees_no_number_and_both_rewind_as_a_new_process_would(
+    tiny: tuple[str, ...], tmp_path: Path, trainer: str
 ) -> None:
-    overrides = (*tiny, *WATCHED, *options, "stability.policy.max_withheld=0")
-    rank = "1" if "trainer=cpu_ddp" in options else "0"
-    said = run_program(tmp_path, str(SPOIL), rank, "10", *overrides, "name=spoilt")
-    assert "spike (not finite, from step 10 on" in said
-    (entry,) = Ledger(tmp_path / "runs/spoilt/ledger.jsonl").entries
-    assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (10, 11, 8, [32, 52])
+    """In place, by fitting again, and in new processes: the same bits, with accumulation 2."""
+    overrides = (*tiny, *WATCHED, f"trainer={trainer}", "micro_batch=1", "stability.policy.max_withheld=0")
+    refit = (*overrides, "name=refit", "stability.way=refit")
+    said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt", "+", *refit)
+    assert said.count("spike (not finite, from step 10 on") == 4  # two ranks, two runs
+    for name in ("spoilt", "refit"):
+        (entry,) = Ledger(tmp_path / f"runs/{name}/ledger.jsonl").entries
+        assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (10, 11, 8, [32, 52])
     begin_anew_at(tmp_path, 8)
     run_program(tmp_path, str(SPOIL), "0", "0", *overrides, "name=new")
-    assert_same(*(load_checkpoint(tmp_path / f"runs/{name}/{LAST}") for name in ("spoilt", "new")))
+    for other in ("refit", "new"):
+        assert_same(*(load_checkpoint(tmp_path / f"runs/{name}/{LAST}") for name in ("spoilt", other)))
 
 
 def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path) -> None:

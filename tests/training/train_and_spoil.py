@@ -1,4 +1,7 @@
-"""A program for test_rewind: train with the given overrides, while one rank's loss is no number at some attempts."""
+"""A program for test_rewind: train with the given overrides, while one rank's loss is no number at some attempts.
+
+Several runs, one after the other, are told apart by a "+".
+"""
 
 import sys
 from typing import Any
@@ -26,11 +29,12 @@ class Spoil(Callback):
 
 
 def main() -> None:
-    rank, attempts, *overrides = sys.argv[1:]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        run = build(plain(compose("train", overrides=overrides)))
-    run.trainer.callbacks.append(Spoil(int(rank), [int(attempt) for attempt in attempts.split(",")]))
-    run.fit(lambda *_: None, lambda text: print(text, flush=True))
+    rank, attempts, *words = sys.argv[1:]
+    for overrides in " ".join(words).split(" + "):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            run = build(plain(compose("train", overrides=overrides.split())))
+        run.trainer.callbacks.append(Spoil(int(rank), [int(attempt) for attempt in attempts.split(",")]))
+        run.train(lambda *_: None, lambda text: print(text, flush=True))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
-from mulligan.training.checkpoints import load_checkpoint, newest_whole
+from mulligan.training.checkpoints import load_checkpoint, model_part, newest_whole
 from mulligan.training.closing import AUTOCAST_DTYPES
 
 
@@ -44,9 +44,8 @@ class SavedRun:
             raise ValueError(
                 f"{self.data_folder} is not the data {trained_on[:16]} that {self._checkpoint} was trained on"
             )
-        state = checkpoint["state_dict"]
-        weights = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
-        return model_with_weights(config, weights, "cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model_with_weights(config, model_part(checkpoint["state_dict"]), device)
 
     @property
     def data_folder(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
@@ -84,7 +85,7 @@ class Transformer(nn.Module):
         return logits_BTV if self.config.logit_softcap is None else softcap(logits_BTV, self.config.logit_softcap)
 
     def materialize(self, device: torch.device | str, seed: int) -> "Transformer":
-        """Allocate every weight on ``device`` and draw it from ``seed``; the same on every rank."""
+        """Allocate every weight on ``device`` and draw it from ``seed``; the same on every rank, sharded or not."""
         self.to_empty(device=device)
         self._tie_embeddings()
         generator = torch.Generator(device).manual_seed(seed)
@@ -94,7 +95,7 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 std = residual_std if name.endswith((".out", ".down")) else self.config.init_std
-                nn.init.normal_(module.weight, std=std, generator=generator)
+                _draw(module.weight, std, generator)
             elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
                 nn.init.ones_(module.weight)
             bias = getattr(module, "bias", None)
@@ -131,6 +132,16 @@ class Transformer(nn.Module):
         elif start and length > 1:  # a continued prefix: row i sees the cached positions and itself
             mask_B1TT = torch.ones(length, start + length, dtype=torch.bool, device=device).tril(start)[None, None]
         return Positions(cos_TK, sin_TK, mask_B1TT)
+
+
+@torch.no_grad()
+def _draw(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill from a normal distribution. Of a sharded weight every rank draws the whole, and keeps its part."""
+    if not isinstance(weight, DTensor):
+        weight.normal_(std=std, generator=generator)
+        return
+    whole = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device).normal_(std=std, generator=generator)
+    weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None))
 
 
 def softcap(logits: Tensor, cap: float) -> Tensor:

@@ -50,6 +50,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no checkpoint: {type(error).__name__} {str(error).splitlines()[0]}") from None
 
 
+def model_part(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The model's weights, by its own names, of what the LightningModule saved."""
+    return {name.removeprefix("model."): tensor for name, tensor in state_dict.items() if name.startswith("model.")}
+
+
 def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.ckpt"
 

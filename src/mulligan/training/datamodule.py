@@ -92,8 +92,9 @@ class ShardsDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         count = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
-        mine = range(rank(), count, world_size())
-        batches = [mine[start : start + self.micro_batch] for start in range(0, len(mine), self.micro_batch)]
+        mine, most = range(rank(), count, world_size()), len(range(0, count, world_size()))
+        # As many batches on every rank, the last may be empty: sharded models meet in each forward pass.
+        batches = [mine[start : start + self.micro_batch] for start in range(0, most, self.micro_batch)]
         return DataLoader(_Windows(self.held_out), sampler=batches, batch_size=None)
 
     def fingerprint(self) -> str:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard
 from torch.optim.lr_scheduler import LambdaLR
 
 from mulligan.data.loader import MicroBatch
@@ -20,25 +21,10 @@ from mulligan.model.transformer import Transformer
 from mulligan.objective.linear_cross_entropy import Terms
 from mulligan.objective.next_token import NextToken, targets_within_documents
 from mulligan.stability.ledger import Ledger
+from mulligan.training.clipping import Clipping
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
-
-
-class StepValues:
-    """The global loss and gradient norm of one step on their way to the host, so that nobody waits for them yet."""
-
-    def __init__(self, step: int, values_3: Tensor) -> None:
-        """``values``: mean cross-entropy in nats, gradient norm before clipping, 1 if the update was withheld."""
-        self.step = step
-        self._host_3 = torch.empty(3, dtype=torch.float64, pin_memory=values_3.is_cuda)
-        self._host_3.copy_(values_3, non_blocking=True)
-        self._copied = torch.cuda.current_stream().record_event() if values_3.is_cuda else None
-
-    def read(self) -> list[float]:
-        """Loss, norm and whether withheld; waits for this step's end if the device has not reached it."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        return self._host_3.tolist()
+from mulligan.training.step_sums import StepSums, StepValues
 
 
 class PretrainModule(LightningModule):
@@ -74,12 +60,8 @@ class PretrainModule(LightningModule):
         self.ledger = ledger
         # DDP adds its gradient up with the others: the loss of all ranks, and no collective more.
         self.carried_2 = torch.nn.Parameter(torch.zeros(2))
-        self.norm_limit: float | None = None  # of a gradient that moves the weights; None withholds none
-        self.withheld: Tensor | None = None
-        self.step_sums: Tensor | None = None
+        self.sums, self.clipping = StepSums(), Clipping(optimizer.clip_norm)
         self.model: Transformer | None = None
-        self.gradient_norm: Tensor | None = None
-        self.window_sums: Tensor | None = None
         self.validation_sums: Tensor | None = None
 
     @property
@@ -92,11 +74,14 @@ class PretrainModule(LightningModule):
             return
         with torch.device("meta"):
             self.model = Transformer(self.model_config)
-        dtype = torch.get_default_dtype()  # Lightning's bf16-true sets it around this hook
-        self.model.to(dtype).materialize(self.device, self.seed)
+        self.model.to(torch.get_default_dtype())  # Lightning's bf16-true sets it around this hook
         if self.compile_model:
             for block in self.model.blocks:
                 block.compile()  # one graph serves every block, so compiling costs the same at any depth
+        if self.device_mesh is not None:
+            for part in (*self.model.blocks, self.model):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+        self.model.materialize(self.device, self.seed)
 
     def configure_optimizers(self) -> Any:
         assert self.model is not None
@@ -115,10 +100,7 @@ class PretrainModule(LightningModule):
         if micro_step == 0:
             self.carried_2.grad = None  # no optimizer clears it
         terms = self._terms(batch.tokens_ST, regularized=True)
-        sums = torch.stack((*terms[1:4], terms.num_counted.to(terms.z_sum.dtype))).detach()
-        self.window_sums = sums if self.window_sums is None else self.window_sums + sums
-        judged_2 = sums[::3]  # cross-entropy and count
-        self.step_sums = judged_2 if micro_step == 0 or self.step_sums is None else self.step_sums + judged_2
+        judged_2 = self.sums.add(terms, begins_step=micro_step == 0)
         # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
         loss = terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
         return loss + (self.carried_2 * judged_2).sum() if self._is_ddp else loss
@@ -137,29 +119,18 @@ class PretrainModule(LightningModule):
             self.register_buffer("token_bytes_V", self.token_bytes().to(self.device), persistent=False)
         self.validation_sums = None
 
-    def take_window_sums(self) -> list[float]:
-        """Sums of the three terms and the count since the last call, over all ranks. Waits for the device."""
-        assert self.window_sums is not None
-        sums = all_reduce_sum(self.window_sums.double()).tolist()
-        self.window_sums = None
-        return sums
-
-    def forget_sums(self) -> None:
-        """After a rewind: what was summed since the last log belongs to steps given up."""
-        self.window_sums = self.step_sums = None
-
     def take_step_values(self, step: int) -> StepValues:
         """What the guard judges ``step`` by. Waits for nothing."""
-        assert self.gradient_norm is not None
-        cross_entropy, count = self._global_step_sums().double().unbind()
-        withheld = count.new_zeros(()) if self.withheld is None else self.withheld
-        values = torch.stack((cross_entropy / count, self.gradient_norm.double(), withheld.double()))
-        return StepValues(step, values)
+        norm, withheld = self.clipping.norm, self.clipping.withheld
+        assert norm is not None
+        sums_2 = self._global_step_sums()
+        withheld = torch.zeros_like(norm) if withheld is None else withheld
+        return StepValues(step, torch.stack((*sums_2.unbind(), norm.to(sums_2.dtype), withheld.to(sums_2.dtype))))
 
     def _global_step_sums(self) -> Tensor:
-        assert self.step_sums is not None
+        assert self.sums.step_2 is not None
         if not self._is_ddp:
-            return all_reduce_sum(self.step_sums)  # an identity in one process
+            return self.sums.step_2  # of one process, or summed while clipping
         assert self.carried_2.grad is not None
         return self.carried_2.grad * (self.trainer.world_size * self.accumulation)
 
@@ -175,12 +146,8 @@ class PretrainModule(LightningModule):
         return sums
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        clip_norm = self.optimizer_recipe.clip_norm or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-        if self.norm_limit is not None:  # decided on the device: fused optimizers leave weights and moments alone then
-            self.withheld = ~(self.gradient_norm <= self.norm_limit)  # also where it is no number
-            optimizer.found_inf, optimizer.grad_scale = self.withheld.float(), None
+        assert self.sums.step_2 is not None
+        self.sums.step_2 = self.clipping(optimizer, self.sums.step_2)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()

@@ -17,6 +17,7 @@ from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import launched_world_size
 from mulligan.files import read_json, write_json
 from mulligan.model.config import ModelConfig
+from mulligan.model.weights import model_with_weights
 from mulligan.objective.next_token import NextToken
 from mulligan.stability.ledger import Ledger
 from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
@@ -25,7 +26,7 @@ from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.callbacks.stability import Guard, Refit
-from mulligan.training.checkpoints import newest_whole
+from mulligan.training.checkpoints import model_part, newest_whole
 from mulligan.training.closing import closing_numbers
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.hardware import Precision, resolve_compile
@@ -163,7 +164,21 @@ class TrainingRun:
     def fit(
         self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
     ) -> dict[str, Any] | None:
-        """Train to the end, from the newest whole checkpoint or the start; rank 0 evaluates and returns a summary.
+        """Train to the end, evaluate and sample; rank 0 returns a summary."""
+        module = self.train(report, warn, begun)
+        state = self.trainer.strategy.lightning_module_state_dict()  # of a sharded model: gathered from all ranks
+        if not self.is_rank_zero:
+            return None
+        report("evaluating", 0, 1)
+        summary = self._summary(module, state)
+        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
+        report("evaluating", 1, 1)
+        return summary
+
+    def train(
+        self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
+    ) -> PretrainModule:
+        """Train to the end, from the newest whole checkpoint or the start.
 
         Rank 0 calls ``begun`` when all is restored and the first step comes: what fails before changes nothing on disk.
         """
@@ -176,19 +191,11 @@ class TrainingRun:
         self.trainer.callbacks.append(LambdaCallback(on_train_start=record))  # type: ignore[attr-defined]  # a list
         while True:
             try:
-                module = self._fit_once(report, warn)
-                break
+                return self._fit_once(report, warn)
             except Refit:
                 continue
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
                 sys.exit(0 if self._is_child_of_rank_zero else self.stop.exit_code)
-        if not self.is_rank_zero:
-            return None
-        report("evaluating", 0, 1)
-        summary = self._summary(module)
-        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
-        report("evaluating", 1, 1)
-        return summary
 
     def _fit_once(self, report: Report, warn: Callable[[str], None]) -> PretrainModule:
         """Fit from the newest whole checkpoint of the present lineage, or the start."""
@@ -233,8 +240,7 @@ class TrainingRun:
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         return module
 
-    def _summary(self, module: PretrainModule) -> dict[str, Any]:
-        assert module.model is not None
+    def _summary(self, module: PretrainModule, state: dict[str, Any]) -> dict[str, Any]:
         trained = self.metrics.seconds_trained
         return {
             "name": self.name,
@@ -246,7 +252,7 @@ class TrainingRun:
             "compile": self.compile,
             "world_size": self.trainer.world_size,
         } | closing_numbers(
-            module.model.to(self.trainer.strategy.root_device),  # Lightning leaves it on the CPU
+            model_with_weights(self.model, model_part(state), self.trainer.strategy.root_device),
             self.data,
             sequence_length=self.sequence_length,
             max_bytes=self.evaluate_bytes,

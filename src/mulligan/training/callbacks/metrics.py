@@ -32,7 +32,7 @@ class LogMetrics(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         assert self._since is not None
         step = trainer.global_step
-        if step < self._since[1] or pl_module.window_sums is None:  # a rewind
+        if step < self._since[1] or pl_module.sums.window_4 is None:  # a rewind
             self._restart_clock(trainer)
             return
         if step == self._since[1] or (step % self.every_n_steps and step != trainer.max_steps):
@@ -59,8 +59,8 @@ class LogMetrics(Callback):
             self._since = (self._since[0] + time.perf_counter() - self._pause, self._since[1])
 
     def _loss_metrics(self, module: PretrainModule) -> dict[str, float]:
-        cross_entropy, z, smoothing, count = module.take_window_sums()
-        assert module.gradient_norm is not None
+        cross_entropy, z, smoothing, count = module.sums.take_window()
+        assert module.clipping.norm is not None
         return {
             "loss": (cross_entropy + z + smoothing) / count,
             "cross_entropy": cross_entropy / count,
@@ -68,7 +68,7 @@ class LogMetrics(Callback):
             "label_smoothing": smoothing / count,
             "perplexity": perplexity(cross_entropy / count),
             "bits_per_token": cross_entropy / count / NATS_PER_BIT,
-            "gradient_norm": float(module.gradient_norm),
+            "gradient_norm": float(module.clipping.norm),
         }
 
     def _speed_metrics(self, trainer: Trainer, module: PretrainModule, step: int) -> dict[str, float]:

@@ -17,8 +17,9 @@ from mulligan.stability.ledger import Ledger
 from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
-from mulligan.training.module import PretrainModule, StepValues
+from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import go_to_step, training_tensors
+from mulligan.training.step_sums import StepValues
 
 
 class Refit(Exception):
@@ -73,10 +74,13 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
-        self._set_norm_limit(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         self.snapshots.wait()
+        if trainer.global_step + 1 in self.ledger.withheld_steps:  # passed once before, now whatever its norm
+            pl_module.clipping.limit = -1.0
+        else:
+            pl_module.clipping.limit = self.detector.norm_limit if self.policy.withhold else None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         step = trainer.global_step
@@ -95,7 +99,7 @@ class Guard(Callback):
     def state_dict(self) -> dict[str, Any]:
         state = self._host_state()
         pending: StepValues | None = state["pending"]
-        pending_values = None if pending is None else [pending.step, *pending.read()]
+        pending_values = None if pending is None else [pending.step, *pending.raw()]
         return state | {"pending": pending_values, "regime": self.regime}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -112,16 +116,12 @@ class Guard(Callback):
         self.detector.load_state_dict(state["detector"])
         self._pending = state["pending"]
 
-    def _set_norm_limit(self, module: PretrainModule) -> None:
-        module.norm_limit = self.detector.norm_limit if self.policy.withhold else None
-
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
         loss, norm, withheld = values.read()
         if self.ledger.rate_factor(values.step - 1) != self.ledger.rate_factor(values.step - 2):
             self.detector.reset()  # a cut of the rate begins or ends
         judgement = self.detector.observe(values.step, loss, norm)
-        self._set_norm_limit(module)
         if withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps):
             self._record_withheld(trainer, judgement, norm)
             return False
@@ -185,6 +185,7 @@ class Guard(Callback):
         )
         self.checkpoint.abandon_after(trainer, target)
         if self.way == "refit" or not self._restored(trainer, module, target):
+            trainer.strategy.barrier()  # until rank 0 has written: every rank reads the ledger and the folder anew
             raise Refit
 
     def _restored(self, trainer: Trainer, module: PretrainModule, target: int) -> bool:
@@ -196,9 +197,8 @@ class Guard(Callback):
         self._load_host_state(snapshot.extra)
         self.sequencer().leave_out(self.ledger.skips)
         go_to_step(trainer, target, module.accumulation)
-        module.forget_sums()
+        module.sums.forget()
         self._step = target
-        self._set_norm_limit(module)
         return True
 
     def _target(self, trainer: Trainer, latest: int, onset: int) -> int | None:
