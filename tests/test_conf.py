@@ -20,6 +20,7 @@ GIVEN = {
     "data=hub": ["data.sources.hub.path=some/data"],
     "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
     "evaluate": ["run=runs/x"],
+    "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],
 }
 

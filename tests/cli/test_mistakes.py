@@ -73,6 +73,18 @@ MISTAKES = {
     "evaluate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere sampler.temperature=-1.0": "temperature=-1.0 must not be negative",
+    "backtest": "curve is not set: give it as curve=VALUE",
+    "backtest curve=none.csv": "curve=none.csv must be a .csv or .jsonl file that is there, or a run's folder",
+    "backtest curve=.": "curve=. must hold the metrics.csv of one run, and holds none",
+    "backtest curve=table.csv": "table.csv:1: the file has no rows",
+    "backtest curve=loss.csv loss_column=text": "loss.csv has no column text; name one by loss_column=NAME, of step",
+    "backtest curve=loss.csv spikes=[[5,2]]": "spikes: [5, 2] must be a range [start, stop] of steps",
+    "backtest curve=loss.csv spikes=[5,2]": "spikes=[5, 2]: expected list[list[int]] or null",
+    "backtest curve=loss.csv spikes=[[50,60]]": "spikes: [50, 60] holds no recorded step; the curve has 1 to 2",
+    "backtest curve=loss.csv output=.": "output=. is a folder: give the name of a file",
+    "backtest curve=loss.csv min_rise=0.0": "min_rise=0.0 must be a number above 0",
+    "backtest curve=loss.csv stability.detector.width=0.0": "stability.detector.width=0.0 must be a number above 0",
+    "backtest curve=loss.csv stability=none": "stability=None: expected Guard",
 }
 
 
@@ -82,6 +94,7 @@ def test_mistake(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("table.csv").write_text("text\n")
+    Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
     verb, *overrides = line.split(" ", 1)
     split = overrides[0].split(" ") if overrides and "{" not in overrides[0] else overrides
     monkeypatch.setattr("sys.argv", ["mulligan", verb, *split])

@@ -1,0 +1,125 @@
+"""``mulligan backtest curve=FILE``: what our detector and other frameworks' rules make of a recorded loss curve."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from mulligan.cli.compose import build, plain, run_verb
+from mulligan.files import write_json
+from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge
+from mulligan.report.curve import Curve, read_curve
+from mulligan.stability.rules import every_rule
+from mulligan.training.callbacks.stability import Guard
+
+SHOWN_SPIKES = 5
+LEGEND = (
+    "caught, missed: spikes; after: median steps from their start to the first alarm\n"
+    "false: alarms that touch no spike; outside: points under alarm beside spikes"
+)
+
+
+class Backtest:
+    """The schema of conf/backtest.yaml. ``stability`` is what a run would be healed by; its detector is judged."""
+
+    def __init__(
+        self,
+        *,
+        curve: str,
+        stability: Guard,
+        spikes: list[list[int]] | None,
+        min_rise: float,
+        step_column: str | None,
+        loss_column: str | None,
+        norm_column: str | None,
+        output: str | None,
+    ) -> None:
+        if output is not None and Path(output).is_dir():
+            raise ValueError(f"output={output} is a folder: give the name of a file")
+        self.path, self.output = Path(curve), None if output is None else Path(output)
+        self.curve: Curve = read_curve(
+            self.path, step_column=step_column, loss_column=loss_column, norm_column=norm_column
+        )
+        self.is_labelled = spikes is None
+        self.spikes: list[Span] = (
+            find_spikes(self.curve, min_rise=min_rise) if spikes is None else given_spikes(self.curve, spikes)
+        )
+        self.rules = every_rule(stability.detector, num_steps=len(self.curve.steps))
+
+    def scores(self) -> dict[str, Score | None]:
+        return {name: judge(rule, self.curve, self.spikes) for name, rule in self.rules.items()}
+
+
+def main() -> int:
+    return run_verb("backtest", backtest)
+
+
+def backtest(config: DictConfig) -> None:
+    test: Backtest = build(plain(config))
+    scores = test.scores()
+    if test.output is not None:
+        write_json(test.output, _numbers(test, scores))
+    console = Console()
+    console.print(_opening(test), markup=False, highlight=False, soft_wrap=True)
+    console.print(_table(scores))
+
+
+def _opening(test: Backtest) -> str:
+    steps, spikes = test.curve.steps, in_steps(test.curve, test.spikes)
+    shown = ", ".join(map(str, spikes[:SHOWN_SPIKES])) + (", ..." if len(spikes) > SHOWN_SPIKES else "")
+    return (
+        f"{test.path}: {len(steps):,} points from step {steps[0]} to {steps[-1]}; {len(spikes)} spike(s) "
+        f"{'seen in hindsight' if test.is_labelled else 'given'}{': ' if spikes else ''}{shown}"
+    )
+
+
+def _table(scores: dict[str, Score | None]) -> Table:
+    table = Table(show_edge=False, caption=LEGEND, caption_justify="left")
+    table.add_column("rule", no_wrap=True)
+    for heading in ("caught", "after", "missed", "false", "/1,000", "outside"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, score in scores.items():
+        if score is None:
+            table.add_row(name, *["-"] * 6)
+            continue
+        delay = "-" if score.median_delay is None else f"{score.median_delay:g}"
+        table.add_row(
+            name,
+            f"{len(score.delays)}",
+            delay,
+            f"{score.missed}",
+            f"{score.false_alarms}",
+            f"{score.false_alarms_per_1000:.2f}",
+            f"{score.alarmed_outside:,}",
+        )
+    return table
+
+
+def _numbers(test: Backtest, scores: dict[str, Score | None]) -> dict[str, Any]:
+    """Steps in half-open ranges; a rule that could not judge the curve is null."""
+    return {
+        "curve": str(test.path),
+        "num_points": len(test.curve.steps),
+        "spikes": in_steps(test.curve, test.spikes),
+        "rules": {
+            name: None
+            if score is None
+            else {
+                "caught": len(score.delays),
+                "median_delay_steps": score.median_delay,
+                "missed": score.missed,
+                "false_alarms": score.false_alarms,
+                "false_alarms_per_1000": score.false_alarms_per_1000,
+                "points_alarmed_outside": score.alarmed_outside,
+                "alarms": in_steps(test.curve, score.alarms),
+            }
+            for name, score in scores.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

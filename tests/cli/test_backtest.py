@@ -1,0 +1,51 @@
+"""``mulligan backtest`` as a user runs it: a table of rules, and the numbers as JSON."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from mulligan.cli.main import main
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["mulligan", "backtest", *words])
+    assert main() == 0
+
+
+def test_a_recorded_spike_is_caught_by_ours_and_missed_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(0)
+    losses = [2.5 + 4.0 * math.exp(-step / 50) + rng.gauss(0.0, 0.03) + (400 <= step < 460) for step in range(800)]
+    Path("loss.csv").write_text("step,loss\n" + "".join(f"{step},{loss}\n" for step, loss in enumerate(losses)))
+    run(monkeypatch, "curve=loss.csv", "output=numbers.json")
+    opening, *table = capsys.readouterr().out.splitlines()
+    assert opening == "loss.csv: 800 points from step 0 to 799; 1 spike(s) seen in hindsight: [400, 460]"
+    rows = {cells[0]: cells[1:] for line in table if len(cells := [cell.strip() for cell in line.split("│")]) > 2}
+    assert rows["mulligan"] == ["1", "2", "0", "0", "0.00", "0"]
+    assert rows["llm-foundry KillLossSpike"] == ["0", "-", "1", "0", "0.00", "0"]
+    assert rows["ZClip"] == ["-"] * 6
+    numbers = json.loads(Path("numbers.json").read_text())
+    assert numbers["spikes"] == [[400, 460]]
+    assert numbers["rules"]["mulligan"]["alarms"] == [[402, 460]]
+    assert numbers["rules"]["mulligan"]["median_delay_steps"] == 2
+    assert numbers["rules"]["ZClip"] is None
+
+
+def test_spikes_and_the_detector_are_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"n": step, "train/loss": 2.0 + (100 <= step < 110)} for step in range(200)]
+    Path("loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = ("curve=loss.jsonl", "step_column=n", "loss_column=train/loss", "output=numbers.json")
+    run(monkeypatch, *named, "spikes=[[50,60],[100,110]]")
+    assert "2 spike(s) given: [50, 60], [100, 110]" in capsys.readouterr().out
+    ours = json.loads(Path("numbers.json").read_text())["rules"]["mulligan"]
+    assert (ours["caught"], ours["missed"], ours["median_delay_steps"]) == (1, 1, 2)
+    run(monkeypatch, *named, "stability.detector.patience=20")
+    assert json.loads(Path("numbers.json").read_text())["rules"]["mulligan"]["caught"] == 0
