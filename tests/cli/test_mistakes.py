@@ -46,6 +46,7 @@ MISTAKES = {
     "train stability.detector.width=0.0": "stability.detector.width=0.0 must be a number above 0",
     "train stability.policy.depth_steps=500": "stability.policy.depth_steps=500 is further back than",
     "train stability.snapshots.keep=0": "stability.snapshots.keep=0 leaves no state for stability.way=in_place",
+    "train stability.snapshots.max_gigabytes=0.05": "stability.snapshots.keep=4 states of 0.03 GB are more than",
     "train evaluate_bytes=0": "evaluate_bytes=0 must be at least 1",
     "train optimizer.eps=-1.0": "optimizer.eps=-1.0 must be above 0",
     "train model.init_std=-1.0": "model.init_std=-1.0 must be a number above 0",

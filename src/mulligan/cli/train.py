@@ -79,10 +79,17 @@ def _print_opening(run: TrainingRun) -> None:
         f"run {run.name} in {run.folder}: {run.model.num_parameters:,} parameters, {tokens:,} tokens in "
         f"{run.num_steps:,} steps of {run.tokens_per_step:,} ({run.global_batch} samples of {run.sequence_length}), "
         f"{run.num_steps * run.flops_per_step:.2e} FLOPs\n"
-        f"{run.trainer.num_devices * run.trainer.num_nodes} rank(s) x {run.accumulation} micro-batch(es) of "
+        f"{run.num_ranks} rank(s) x {run.accumulation} micro-batch(es) of "
         f"{run.micro_batch}, precision {run.precision}, compile {str(run.compile).lower()}",
         flush=True,
     )
+    if run.guard is not None:
+        snapshots = run.guard.snapshots
+        print(
+            f"guarded: {snapshots.keep} snapshots, one every {snapshots.every_n_steps} steps, take "
+            f"{run.snapshot_gigabytes:.2f} GB of host memory a rank",
+            flush=True,
+        )
     if run.precision.startswith("bf16") and run.on_cpu and not cpu_multiplies_bf16():
         print(f"precision={run.precision} is slow on this processor, up to 100 times slower than 32-true", flush=True)
 

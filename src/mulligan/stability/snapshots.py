@@ -40,9 +40,9 @@ class Snapshots:
     def steps(self) -> list[int]:
         return [snapshot.step for snapshot in self._ring]
 
-    def check_budget(self, tensors: dict[str, Tensor]) -> float:
-        """Gigabytes that the full ring of ``tensors`` takes; raise ValueError when they are more than allowed."""
-        one = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / GIGABYTE
+    def check_budget(self, num_bytes: float) -> float:
+        """Gigabytes that a full ring of states of ``num_bytes`` takes; ValueError when they are more than allowed."""
+        one = num_bytes / GIGABYTE
         if one * self.keep > self.max_gigabytes:
             raise ValueError(
                 f"stability.snapshots.keep={self.keep} states of {one:.2f} GB are more than stability.snapshots."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -33,6 +33,7 @@ from mulligan.training.hardware import Precision, resolve_compile
 from mulligan.training.module import PretrainModule
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
+from mulligan.training.strategies import FullyShardedStrategy
 from mulligan.training.trainer import make_trainer
 
 
@@ -69,6 +70,7 @@ class TrainingRun:
         stability: Guard | None,
         trainer: Callable[..., Trainer],
         logger: dict[str, Logger | None],
+        callbacks: dict[str, Callback | None],
     ) -> None:
         if sequence_length < 1 or sequence_length > model.max_length:
             raise ValueError(f"sequence_length={sequence_length} must be in [1, model.max_length={model.max_length}]")
@@ -116,21 +118,23 @@ class TrainingRun:
             loggers=[one for one in logger.values() if one is not None],
             callbacks=[
                 *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
+                *(one for one in callbacks.values() if one is not None),
                 self.metrics,
                 ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
                 self.stop,
                 self.checkpoint,
             ],
         )
-        num_ranks = self.trainer.num_devices * self.trainer.num_nodes
-        if launched_world_size() not in (None, num_ranks):
+        self.num_ranks = self.trainer.num_devices * self.trainer.num_nodes
+        if launched_world_size() not in (None, self.num_ranks):
             raise ValueError(
                 f"the launcher started {launched_world_size()} ranks, but trainer.devices x trainer.num_nodes is "
-                f"{num_ranks}: give the launcher and the trainer the same number"
+                f"{self.num_ranks}: give the launcher and the trainer the same number"
             )
         self.micro_batch, self.accumulation = accumulation_of(
-            global_batch=self.global_batch, micro_batch=micro_batch, world_size=num_ranks
+            global_batch=self.global_batch, micro_batch=micro_batch, world_size=self.num_ranks
         )
+        self.snapshot_gigabytes = 0.0 if self.guard is None else self.guard.snapshots.check_budget(self._state_bytes)
         self.trainer.accumulate_grad_batches = self.accumulation
         self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
         self.compile = resolve_compile(
@@ -146,6 +150,12 @@ class TrainingRun:
     @property
     def on_cpu(self) -> bool:
         return self.trainer.strategy.root_device.type == "cpu"
+
+    @property
+    def _state_bytes(self) -> float:
+        """Weights and two moments, one rank's part."""
+        parts = self.num_ranks if isinstance(self.trainer.strategy, FullyShardedStrategy) else 1
+        return 3 * self.model.num_parameters * (2 if self.precision == "bf16-true" else 4) / parts
 
     @property
     def flops_per_step(self) -> int:

@@ -4,6 +4,7 @@ Every rank sees the same global numbers and so decides alike; rank 0 writes the 
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
@@ -20,6 +21,8 @@ from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import go_to_step, training_tensors
 from mulligan.training.step_sums import StepValues
+
+RECORDED_STEPS = 64  # that a line of the ledger shows
 
 
 class Refit(Exception):
@@ -52,6 +55,7 @@ class Guard(Callback):
             )
         self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
         self._pending: StepValues | None = None
+        self._recent: deque[list[float]] = deque(maxlen=RECORDED_STEPS)  # step, loss, norm: for the ledger
         self._step = -1
         self._told_onset: int | None = None
 
@@ -91,10 +95,7 @@ class Guard(Callback):
         if previous is not None and self._takes_back(trainer, pl_module, previous):
             return
         if self.snapshots.keep and step % self.snapshots.every_n_steps == 0:
-            tensors = training_tensors(pl_module, trainer.optimizers[0])
-            if not self.snapshots.steps:
-                self.snapshots.check_budget(tensors)
-            self.snapshots.take(step, tensors, self._host_state())
+            self.snapshots.take(step, training_tensors(pl_module, trainer.optimizers[0]), self._host_state())
 
     def state_dict(self) -> dict[str, Any]:
         state = self._host_state()
@@ -110,17 +111,20 @@ class Guard(Callback):
             self.detector.reset()
 
     def _host_state(self) -> dict[str, Any]:
-        return {"detector": self.detector.state_dict(), "pending": self._pending}
+        return {"detector": self.detector.state_dict(), "pending": self._pending, "recent": list(self._recent)}
 
     def _load_host_state(self, state: dict[str, Any]) -> None:
         self.detector.load_state_dict(state["detector"])
         self._pending = state["pending"]
+        self._recent.clear()
+        self._recent.extend(state["recent"])
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
         loss, norm, withheld = values.read()
         if self.ledger.rate_factor(values.step - 1) != self.ledger.rate_factor(values.step - 2):
             self.detector.reset()  # a cut of the rate begins or ends
+        self._recent.append([values.step, loss, norm])
         judgement = self.detector.observe(values.step, loss, norm)
         if withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps):
             self._record_withheld(trainer, judgement, norm)
@@ -223,9 +227,6 @@ class Guard(Callback):
                 alert(title="mulligan: intervention", text=text)
 
     def _circumstances(self, trainer: Trainer, judgement: Judgement, norm: float) -> dict[str, Any]:
-        def finite(number: float) -> float | None:
-            return number if math.isfinite(number) else None
-
         return {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "step": trainer.global_step,
@@ -236,4 +237,10 @@ class Guard(Callback):
             "gradient_norm": finite(norm),
             "centre": finite(judgement.centre),
             "limit": finite(judgement.limit),
+            "values": [[step, finite(loss), finite(norm)] for step, loss, norm in self._recent],
         }
+
+
+def finite(number: float) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return number if math.isfinite(number) else None
