@@ -22,6 +22,7 @@ GIVEN = {
     "evaluate": ["run=runs/x"],
     "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],
+    "replay": ["run=runs/x"],
 }
 
 

@@ -74,6 +74,7 @@ MISTAKES = {
     "evaluate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere sampler.temperature=-1.0": "temperature=-1.0 must not be negative",
+    "replay run=nowhere": "run=nowhere: no run is there",
     "backtest": "curve is not set: give it as curve=VALUE",
     "backtest curve=none.csv": "curve=none.csv must be a .csv or .jsonl file that is there, or a run's folder",
     "backtest curve=.": "curve=. must hold the metrics.csv of one run, and holds none",

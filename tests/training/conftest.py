@@ -11,18 +11,24 @@ from mulligan.cli.compose import CONF, build, plain
 from mulligan.training.run import TrainingRun
 
 MakeRun = Callable[..., TrainingRun]
+Compose = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def make_run(tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
+def composed(tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compose:
+    """The config of a tiny run, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def make(*overrides: str) -> TrainingRun:
+    def composed_with(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", overrides=[*tiny, *overrides], return_hydra_config=False)
-        return build(plain(config))
+            return plain(compose("train", overrides=[*tiny, *overrides]))
 
-    return make
+    return composed_with
+
+
+@pytest.fixture
+def make_run(composed: Compose) -> MakeRun:
+    return lambda *overrides: build(composed(*overrides))
 
 
 def silent(*_: Any) -> None:

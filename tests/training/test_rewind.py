@@ -12,8 +12,11 @@ import pytest
 
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
+from mulligan.stability.snapshots import Snapshots
+from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.run import TrainingRun
+from mulligan.training.step_sums import StepSums
 from tests.conftest import environment
 from tests.training.conftest import MakeRun, silent
 from tests.training.test_resume import assert_same, interrupted
@@ -131,3 +134,28 @@ def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: M
     assert not Path("runs/default/checkpoints/step_00000010.ckpt").exists()
     (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
     assert (entry["kind"], entry["target"]) == ("halt", 8)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it, and nothing is saved on its way."""
+
+
+@pytest.mark.parametrize("at", [(SaveCheckpoints, "abandon_after"), (Snapshots, "restore"), (StepSums, "forget")])
+def test_killed_while_it_rewinds_it_ends_with_the_same_bits(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, at: tuple[type, str]
+) -> None:
+    """Right after the ledger's line, with the later checkpoints put away, and with the state restored."""
+    runs = [make_run(*WATCHED, f"name={name}") for name in ("whole", "killed")]
+    for run in runs:
+        sure_at(run, onset=9, step=10)
+    runs[0].train(silent, silent)
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*at, kill)
+        with pytest.raises(Killed):
+            runs[1].train(silent, silent)
+    make_run(*WATCHED, "name=killed").train(silent, silent)
+    assert_same(*(load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("whole", "killed")))

@@ -4,12 +4,14 @@ Several runs, one after the other, are told apart by a "+".
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
 
 from mulligan.cli.compose import CONF, build, plain
+from mulligan.cli.record import write_record
 from mulligan.objective.linear_cross_entropy import Terms
 
 
@@ -32,9 +34,11 @@ def main() -> None:
     rank, attempts, *words = sys.argv[1:]
     for overrides in " ".join(words).split(" + "):
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            run = build(plain(compose("train", overrides=overrides.split())))
+            content = plain(compose("train", overrides=overrides.split()))
+        run = build(content)
         run.trainer.callbacks.append(Spoil(int(rank), [int(attempt) for attempt in attempts.split(",")]))
-        run.train(lambda *_: None, lambda text: print(text, flush=True))
+        begun = partial(write_record, run.folder, content)
+        run.train(lambda *_: None, lambda text: print(text, flush=True), begun)
 
 
 if __name__ == "__main__":

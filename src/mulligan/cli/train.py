@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def train(config: DictConfig) -> None:
-    _quiet_lightning()
+    quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
     begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt"))  # until something was trained, nothing binds
@@ -63,7 +63,7 @@ def train(config: DictConfig) -> None:
         _print_closing(summary, folder)
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Keep Lightning's tips off the console; its warnings stay, but for what does not apply to this loader."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -84,12 +84,8 @@ def _print_opening(run: TrainingRun) -> None:
         flush=True,
     )
     if run.guard is not None:
-        snapshots = run.guard.snapshots
-        print(
-            f"guarded: {snapshots.keep} snapshots, one every {snapshots.every_n_steps} steps, take "
-            f"{run.snapshot_gigabytes:.2f} GB of host memory a rank",
-            flush=True,
-        )
+        memory = f"{run.snapshot_gigabytes:.2f} GB of host memory a rank for snapshots"
+        print(f"stability.way={run.guard.way}: {memory}", flush=True)
     if run.precision.startswith("bf16") and run.on_cpu and not cpu_multiplies_bf16():
         print(f"precision={run.precision} is slow on this processor, up to 100 times slower than 32-true", flush=True)
 

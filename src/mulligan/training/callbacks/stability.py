@@ -40,9 +40,11 @@ class Guard(Callback):
         detector: Detector,
         policy: Policy,
         snapshots: Snapshots,
-        way: Literal["in_place", "refit"] = "in_place",
+        way: Literal["in_place", "refit", "watch"] = "in_place",
     ) -> None:
-        """``way``: rewind inside the running fit to a snapshot, or leave fit and begin it again at a checkpoint."""
+        """``way``: rewind inside the running fit to a snapshot, or leave fit and begin it again at a checkpoint, or
+        only tell.
+        """
         if way == "in_place" and not snapshots.keep:
             raise ValueError(
                 "stability.snapshots.keep=0 leaves no state for stability.way=in_place: keep some, or refit"
@@ -76,6 +78,10 @@ class Guard(Callback):
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
         self.global_batch, self.regime, self.say = global_batch, regime, say
 
+    def check_memory(self, state_bytes: float) -> float:
+        """Gigabytes of host memory that the snapshots of states of ``state_bytes`` take; ValueError if too many."""
+        return self.snapshots.check_budget(state_bytes) if self.way == "in_place" else 0.0
+
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
 
@@ -94,7 +100,7 @@ class Guard(Callback):
         previous, self._pending = self._pending, pl_module.take_step_values(step)
         if previous is not None and self._takes_back(trainer, pl_module, previous):
             return
-        if self.snapshots.keep and step % self.snapshots.every_n_steps == 0:
+        if self.way == "in_place" and step % self.snapshots.every_n_steps == 0:
             self.snapshots.take(step, training_tensors(pl_module, trainer.optimizers[0]), self._host_state())
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,6 +137,9 @@ class Guard(Callback):
             return False
         if judgement.triggered is None or judgement.onset is None:
             return False
+        if self.way == "watch":
+            self._tell_once(trainer, judgement, "stability.way=watch goes on")
+            return False
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
         target = self._target(trainer, latest, judgement.onset)
@@ -138,14 +147,15 @@ class Guard(Callback):
         if isinstance(decision, Halt):
             self._halt(trainer, module, target, decision.reason, circumstances)
         if target is None:
-            if judgement.onset != self._told_onset:
-                self._tell(
-                    trainer, f"step {judgement.step}: loss {judgement.loss:.3f} is a spike, with no state before it"
-                )
-            self._told_onset = judgement.onset
+            self._tell_once(trainer, judgement, "there is no state before it")
             return False
         self._rewind(trainer, module, target, decision, circumstances)
         return True
+
+    def _tell_once(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
+        if judgement.onset != self._told_onset:
+            self._tell(trainer, f"step {judgement.step}: loss {judgement.loss:.3f} is a spike; {why}")
+        self._told_onset = judgement.onset
 
     def _record_withheld(self, trainer: Trainer, judgement: Judgement, norm: float) -> None:
         if judgement.step in self.ledger.withheld_steps:

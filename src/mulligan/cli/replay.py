@@ -1,0 +1,84 @@
+"""``mulligan replay run=runs/NAME``: train again with the ledger in force from the start. Are the bits the same?"""
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.console import Reporter
+from mulligan.cli.record import read_record
+from mulligan.cli.train import quiet_lightning
+from mulligan.distributed import is_launched_rank_zero
+from mulligan.stability.ledger import Ledger
+from mulligan.training.replay import CompareCheckpoints, StopAfter
+from mulligan.training.run import TrainingRun
+
+DIFFERS = 1
+FAULTS = "mulligan.training.faults."  # what a drill did to the run; the ledger has healed it
+
+
+class Replay:
+    """The schema of conf/replay.yaml."""
+
+    def __init__(self, *, run: str) -> None:
+        self.folder = Path(run)
+        recorded = read_record(self.folder)
+        if recorded is None:
+            raise ValueError(f"run={run}: no run is there (no config.yaml); give a folder such as runs/default")
+        self.recorded = recorded
+        self.ledger = Ledger(self.folder / "ledger.jsonl", writes=False)
+        self.comparison = CompareCheckpoints(self.folder / "checkpoints", self.ledger)
+
+    def again(self, folder: Path) -> TrainingRun:
+        """The run as it was recorded, in ``folder``: rewinds are in its past, and nothing is logged."""
+        callbacks = {
+            name: node
+            for name, node in self.recorded["callbacks"].items()
+            if node is None or not node["_target_"].startswith(FAULTS)
+        }
+        content: dict[str, Any] = self.recorded | {"folder": str(folder), "logger": {}, "callbacks": callbacks}
+        content["checkpoint"] = content["checkpoint"] | {"folder": str(folder / "checkpoints")}
+        if content["stability"] is not None:
+            content["stability"] = content["stability"] | {"way": "watch"}
+        if self.ledger.path.is_file():
+            shutil.copy(self.ledger.path, folder)
+        run: TrainingRun = build(content)
+        run.trainer.strategy.checkpoint_io = self.comparison
+        run.trainer.callbacks.append(StopAfter(self.comparison.steps[-1]))  # type: ignore[attr-defined]  # a list
+        return run
+
+
+def main() -> int:
+    return run_verb("replay", replay)
+
+
+def replay(config: DictConfig) -> None:
+    quiet_lightning()
+    replay: Replay = build(plain(config))
+    speaks, comparison = is_launched_rank_zero(), replay.comparison
+    if speaks:
+        print(
+            f"replaying {replay.folder} to step {comparison.steps[-1]:,}, with "
+            f"{len(replay.ledger.lines)} intervention(s) in force from the start",
+            flush=True,
+        )
+    with TemporaryDirectory() as folder:
+        replay.again(Path(folder)).train(
+            Reporter(speaks=speaks), warn=lambda text: print(text, flush=True) if speaks else None
+        )
+    if not speaks:
+        return
+    same = ", ".join(f"{step:,}" for step in comparison.same)
+    if comparison.difference is None:
+        print(f"bit-identical: weights and moments at step {same}")
+        return
+    print(f"differs at {comparison.difference}" + (f"; bit-identical at step {same}" if same else ""))
+    sys.exit(DIFFERS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Play a run again and hold it against the checkpoints it left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from mulligan.stability.ledger import Ledger
+from mulligan.training.checkpoints import AtomicCheckpointIO, checkpoint_path, listed, load_checkpoint
+
+COMPARED = ("state_dict", "optimizer_states")
+
+
+class CompareCheckpoints(AtomicCheckpointIO):
+    """Takes the place of the one that writes: what the run would save is compared with what the first run saved."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        """``folder`` holds the first run's checkpoints; those of lineages that ``ledger`` gave up do not count."""
+        good = [found.step for found in listed(folder) if not ledger.abandons(found.step, found.ledger_lines)]
+        if not good:
+            raise ValueError(f"{folder} holds no whole checkpoint of the run to compare with")
+        self.folder, self.steps = folder, good
+        self.same: list[int] = []
+        self.difference: str | None = None  # the first
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        step = checkpoint["global_step"]
+        if step not in self.steps or self.difference is not None:
+            return
+        first = load_checkpoint(checkpoint_path(self.folder, step))
+        names = first_difference(*({key: state[key] for key in COMPARED} for state in (first, checkpoint)))
+        if names is None:
+            self.same.append(step)
+        else:
+            self.difference = f"step {step}: {names}"
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """The first run's stay."""
+
+
+class StopAfter(Callback):
+    """End the run behind ``step``: later there is nothing to compare with."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def first_difference(first: Any, again: Any) -> str | None:
+    """The name of the first tensor or number that is not bit for bit the same, with how far it is off."""
+    ours, theirs = dict(_leaves(first)), dict(_leaves(again))
+    for name in ours | theirs:
+        if name not in ours or name not in theirs:
+            return f"{name} is missing in the {'first run' if name not in ours else 'replay'}"
+        one, other = ours[name], theirs[name]
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            if not _same_bits(one, other):
+                return f"{name} {_distance(one, other)}"
+        elif one != other:
+            return f"{name} is {other}, was {one}"
+    return None
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list | tuple):
+        children = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, child in children:
+            yield from _leaves(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(tensor.cpu().contiguous().view(-1).view(torch.uint8) for tensor in (one, other)))
+
+
+def _distance(one: Tensor, other: Tensor) -> str:
+    if one.shape != other.shape:
+        return f"has shape {tuple(other.shape)}, had {tuple(one.shape)}"
+    return f"is off by up to {(one.double().cpu() - other.double().cpu()).abs().max().item():.3g}"
