@@ -20,6 +20,7 @@ HOMES = {
     "lightning": {"training"},
     "datasets": {"data"},
     "sentencepiece": {"data"},
+    "matplotlib": {"report"},
     "wandb": set(),
 }
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -58,7 +58,7 @@ class Guard(Callback):
         self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
         self._pending: StepValues | None = None
         self._recent: deque[list[float]] = deque(maxlen=RECORDED_STEPS)  # step, loss, norm: for the ledger
-        self._step = -1
+        self._step = self._attempt = -1
         self._told_onset: int | None = None
 
     def attach(
@@ -96,7 +96,7 @@ class Guard(Callback):
         step = trainer.global_step
         if step == self._step:
             return  # in the middle of an accumulation window
-        self._step = step
+        self._step, self._attempt = step, pl_module.attempt
         previous, self._pending = self._pending, pl_module.take_step_values(step)
         if previous is not None and self._takes_back(trainer, pl_module, previous):
             return
@@ -228,10 +228,10 @@ class Guard(Callback):
         self.say(text)
         if not trainer.is_global_zero:
             return
-        step, attempt = float(trainer.global_step), float(trainer.global_step + self.ledger.lost_steps)
-        event = {"interventions": float(len(self.ledger.lines)), "step": step, "attempt": attempt}
+        step = trainer.global_step
+        event = {"interventions": float(len(self.ledger.lines)), "step": float(step), "attempt": float(self._attempt)}
         for logger in trainer.loggers:
-            logger.log_metrics(event, step=trainer.global_step)
+            logger.log_metrics(event, step=step)
             alert = getattr(getattr(logger, "experiment", None), "alert", None)
             if callable(alert):
                 alert(title="mulligan: intervention", text=text)
@@ -241,7 +241,7 @@ class Guard(Callback):
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "step": trainer.global_step,
             "judged_step": judgement.step,
-            "attempt": trainer.global_step + self.ledger.lost_steps,
+            "attempt": self._attempt,
             "trigger": judgement.triggered,
             "loss": finite(judgement.loss),
             "gradient_norm": finite(norm),
