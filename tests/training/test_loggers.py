@@ -6,6 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.conftest import MakeRun, silent
+from tests.training.test_rewind import WATCHED, sure_at
 
 
 def test_tensorboard(make_run: MakeRun) -> None:
@@ -16,13 +17,19 @@ def test_tensorboard(make_run: MakeRun) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # wandb's own
-def test_wandb_offline(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_with_an_event_and_an_alert(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run = make_run("logger=wandb", "max_steps=3")
-    run.fit(silent, silent)
+    run = make_run("logger=wandb", *WATCHED)
+    sure_at(run, onset=9, step=10)
+    said: list[str] = []
+    run.train(silent, said.append)
     run.trainer.loggers[0].experiment.finish()  # else the end of the process writes it out
+    (told,) = said
+    assert told.startswith("step 10: spike (loss, from step 9 on")
     (written,) = Path("runs/default/wandb").glob("offline-run-*/run-*.wandb")
-    assert b"gradient_norm" in written.read_bytes()
+    content = written.read_bytes()
+    for part in (b"gradient_norm", b"interventions", b"mulligan: intervention", told.encode()):
+        assert part in content
 
 
 def test_none(make_run: MakeRun) -> None:
