@@ -21,6 +21,7 @@ GIVEN = {
     "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
     "evaluate": ["run=runs/x"],
     "generate": ["run=runs/x"],
+    "inspect": ["run=runs/x"],
 }
 
 
