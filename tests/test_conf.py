@@ -23,6 +23,7 @@ GIVEN = {
     "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],
     "replay": ["run=runs/x"],
+    "inspect": ["run=runs/x"],
 }
 
 

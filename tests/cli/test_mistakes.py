@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from mulligan.cli.main import main
+from mulligan.cli.record import write_record
+from mulligan.stability.ledger import Ledger
 
 MISTAKES = {
     # command line: what the line must name
@@ -87,7 +89,19 @@ MISTAKES = {
     "backtest curve=loss.csv min_rise=0.0": "min_rise=0.0 must be a number above 0",
     "backtest curve=loss.csv stability.detector.width=0.0": "stability.detector.width=0.0 must be a number above 0",
     "backtest curve=loss.csv stability=none": "stability=None: expected Guard",
+    "inspect": "run is not set: give it as run=VALUE",
+    "inspect run=nowhere": "run=nowhere: no run is there",
+    "inspect run=calm": "run=calm: nothing was done to it, calm/ledger.jsonl has no line",
+    "inspect run=healed intervention=1": "intervention=1 must be in [0, 0], or null for a table of all",
+    "inspect run=healed intervention=0": "run=healed: it has no whole checkpoint yet",
+    "inspect run=healed output=healed": "output=healed is a folder; name a file in it",
+    "inspect run=healed max_steps=0": "max_steps=0 must be at least 1",
 }
+
+WITHHELD = {
+    "step": 4, "judged_step": 3, "loss": 5.0, "limit": None, "gradient_norm": None, "trigger": None,
+    "time": "2026-01-01",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("line", MISTAKES)
@@ -97,6 +111,10 @@ def test_mistake(
     monkeypatch.chdir(tmp_path)
     Path("table.csv").write_text("text\n")
     Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
+    for name in ("calm", "healed"):
+        record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}
+        write_record(Path(name), record)
+    Ledger(Path("healed/ledger.jsonl")).append("withheld", **WITHHELD)
     verb, *overrides = line.split(" ", 1)
     split = overrides[0].split(" ") if overrides and "{" not in overrides[0] else overrides
     monkeypatch.setattr("sys.argv", ["mulligan", verb, *split])

@@ -2,10 +2,12 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+import mulligan.cli.main
 from tests.conftest import Cli
 
 PREPARING = ("data", "tokenizer")
@@ -45,3 +47,8 @@ def test_help_shows_verbs_and_keys(mulligan: Cli) -> None:
     assert shown.returncode == 0
     assert "max_steps: 1000" in shown.stdout
     assert "label_smoothing" in shown.stdout
+
+
+def test_no_file_of_a_verb_hides_a_module_of_python() -> None:
+    """Lightning starts other ranks by such a file's path, which puts its folder before Python's own modules."""
+    assert not {path.stem for path in Path(mulligan.cli.main.__file__).parent.glob("*.py")} & sys.stdlib_module_names

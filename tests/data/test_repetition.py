@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mulligan.data.repetition import has_repeated_span
+from mulligan.data.repetition import MIN_REPEATS, has_repeated_span, worst_repetition
 
 TOKENS = st.integers(0, 2)
 
@@ -33,7 +33,7 @@ def test_agrees_with_the_definition(
     before: list[int], span: list[int], repeats: int, part: int, after: list[int]
 ) -> None:
     tokens = before + span * repeats + span[:part] + after
-    assert found(tokens) == by_definition(tokens)
+    assert found(tokens) == by_definition(tokens) == (worst_repetition(np.array(tokens)).repeats >= MIN_REPEATS)
 
 
 @given(length=st.integers(1, 13), before=st.integers(0, 900), after=st.integers(0, 900))
@@ -52,3 +52,18 @@ def test_a_longer_span_and_a_broken_row_do_not_count() -> None:
 @pytest.mark.parametrize("length", [0, 1, 2, 31])
 def test_short_documents_pass(length: int) -> None:
     assert not found([5] * length)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "worst"),
+    [
+        ([1, 2, 3], (0, 1, 1)),
+        ([4, 1, 2, 1, 2, 1, 2, 1, 9, 9], (1, 2, 3)),
+        ([5, 5, 1, 2, 3, 1, 2, 3], (2, 3, 2)),
+        ([*range(13), *range(13)], (0, 13, 2)),
+        ([7] * 5, (0, 1, 5)),
+        ([], (0, 1, 1)),
+    ],
+)
+def test_the_worst_repetition_stands_most_often_in_a_row(tokens: list[int], worst: tuple[int, int, int]) -> None:
+    assert worst_repetition(np.array(tokens, dtype=np.int64)) == worst

@@ -74,6 +74,18 @@ def test_boundaries_are_begin_tokens_among_the_targets(folder: Path, sequence_le
         assert shards.count_boundaries(chosen) == int((windows[chosen, 1:] == BEGIN).sum())
 
 
+@pytest.mark.parametrize("sequence_length", [1, 2, 7, 64])
+def test_a_place_leads_back_to_the_window(folder: Path, sequence_length: int) -> None:
+    shards = Shards(folder, "train", sequence_length)
+    numbers = np.arange(sum(shards.windows_by_source().values()))
+    for place, window in zip(shards.places(numbers), read(shards, numbers).tolist(), strict=True):
+        tokens = np.load(folder / place.file).tolist()
+        assert tokens[place.offset : place.offset + sequence_length + 1] == window
+        assert place.source == ("code" if place.file == "4.npy" else "web")
+        assert place.document == tokens[: place.offset + 1].count(BEGIN) - 1
+        assert place.begun == window.count(BEGIN)
+
+
 def test_splits_are_apart_and_their_tokens_counted(folder: Path) -> None:
     assert Shards(folder, "train", 7).num_tokens == sum(len(document) for shard in TRAIN for document in shard)
     validation = list(chain(*made_up(3, 5)))

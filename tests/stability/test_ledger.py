@@ -38,6 +38,15 @@ def test_what_follows_from_it(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "none.jsonl").lost_steps == 0
 
 
+def test_it_can_be_seen_as_it_was(tmp_path: Path) -> None:
+    ledger = written(tmp_path / "ledger.jsonl")
+    assert [ledger.before(number).skips for number in range(4)] == [[], [], [(800, 1600)], ledger.skips]
+    earlier = ledger.before(1)
+    assert (earlier.withheld_steps, earlier.lost_steps, earlier.lines) == ([60], 0, ledger.lines[:1])
+    earlier.append("withheld", judged_step=70, step=71)
+    assert Ledger(tmp_path / "ledger.jsonl").lines == ledger.lines, "the view wrote"
+
+
 def test_states_after_a_target_are_abandoned_unless_they_are_younger(tmp_path: Path) -> None:
     ledger = written(tmp_path / "ledger.jsonl")
     assert ledger.abandons(110, num_lines=1)

@@ -42,7 +42,7 @@ def evaluate(config: DictConfig) -> None:
     evaluation: Evaluation = build(plain(config))
     scores = evaluation.scores()
     print(
-        f"{evaluation.run.folder} at step {evaluation.run.step}, {scores.num_tokens:,} held-out tokens: "
+        f"{evaluation.run.folder} at step {evaluation.run.newest.step}, {scores.num_tokens:,} held-out tokens: "
         f"perplexity {scores.perplexity:.4f}, {scores.bits_per_token:.4f} bits per token, "
         f"{scores.bits_per_byte:.4f} bits per byte"
     )

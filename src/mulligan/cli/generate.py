@@ -25,9 +25,10 @@ def main() -> int:
 
 def generate(config: DictConfig) -> None:
     generation: Generation = build(plain(config))
+    model = generation.run.model()
     print(generation.prompt, end="", flush=True)
     for piece in generate_text(
-        generation.run.model(),
+        model,
         generation.run.tokenizer(),
         generation.prompt,
         generation.sampler,

@@ -12,7 +12,10 @@ VERBS = {
     "generate": "text from a run",
     "replay": "a run again, with its interventions in force; are the bits the same?",
     "backtest": "what detectors make of a recorded loss curve",
+    "inspect": "what was done to a run, and the samples around a spike",
 }
+# A file inspect.py would hide Python's own from the ranks that Lightning starts by the path of a verb's file.
+FILES = {"inspect": "inspection"}
 FLAGS = {"-h", "--help", "--hydra-help", "-m", "--multirun", "-c", "--cfg", "--resolve", "-i", "--info", "--config-dir"}
 USAGE = "\n".join(
     [
@@ -36,7 +39,7 @@ def main() -> int:
         if word.startswith("-") and word.split("=")[0] not in FLAGS:  # Hydra would print its usage, eight lines
             print(f"mulligan {verb}: {word} is not an option; keys are set as key=value", file=sys.stderr)
             return 2
-    module = import_module(f"mulligan.cli.{verb}")
+    module = import_module(f"mulligan.cli.{FILES.get(verb, verb)}")
     # Lightning starts the other ranks by this path and these arguments, so both must lead straight to the verb.
     sys.argv = [str(module.__file__), *sys.argv[2:]]
     sys.modules["__main__"].__spec__ = None

@@ -1,6 +1,8 @@
 """A run read back from its folder: config, newest whole weights, tokenizer, data."""
 
 import sys
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -8,13 +10,17 @@ import torch
 from mulligan.cli.compose import build
 from mulligan.cli.record import read_record
 from mulligan.data.join import verify
+from mulligan.data.order import order_of
+from mulligan.data.sequencer import Sequencer
+from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
-from mulligan.training.checkpoints import load_checkpoint, model_part, newest_whole
+from mulligan.training.arithmetic import samples_of_global_batch
+from mulligan.training.checkpoints import Checkpoint, is_whole, listed, load_checkpoint, model_part, newest_whole
 from mulligan.training.closing import AUTOCAST_DTYPES
 
 
@@ -23,29 +29,47 @@ class SavedRun:
         recorded = read_record(folder)
         if recorded is None:
             raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
-        checkpoints = folder / "checkpoints"
-        if not checkpoints.is_dir():
-            checkpoints = Path(recorded["checkpoint"]["folder"])
-        ledger = Ledger(folder / "ledger.jsonl", writes=False)
-        checkpoint = newest_whole(checkpoints, ledger, warn=lambda text: print(text, file=sys.stderr, flush=True))
-        if checkpoint is None:
-            raise ValueError(f"run={folder}: it has no whole checkpoint yet")
-        self.folder, self.step, self._checkpoint = folder, checkpoint.step, checkpoint.path
+        self.folder, self._recorded = folder, recorded
+        self.ledger = Ledger(folder / "ledger.jsonl", writes=False)
         self.sequence_length: int = recorded["sequence_length"]
         self.autocast_dtype = AUTOCAST_DTYPES.get(recorded["precision"])
-        self._recorded = recorded
+        self._checkpoints = folder / "checkpoints"
+        if not self._checkpoints.is_dir():
+            self._checkpoints = Path(recorded["checkpoint"]["folder"])
 
-    def model(self) -> Transformer:
-        """The weights, on a GPU where there is one."""
+    @cached_property
+    def newest(self) -> Checkpoint:
+        """The newest whole checkpoint."""
+        found = newest_whole(self._checkpoints, self.ledger, warn=lambda text: print(text, file=sys.stderr, flush=True))
+        if found is None:
+            raise ValueError(f"run={self.folder}: it has no whole checkpoint yet")
+        return found
+
+    def newest_before(self, step: int, *, num_lines: int) -> Checkpoint | None:
+        """The newest whole checkpoint from before ``step`` on the lineage that the run was on when its ledger had
+        ``num_lines``, also among those of ``checkpoint.keep_abandoned``; None where there is no such.
+        """
+
+        def is_on_lineage(found: Checkpoint) -> bool:
+            # Whichever is older: nothing between the two went back to before it.
+            earlier, later = sorted((num_lines, found.ledger_lines))
+            return not self.ledger.before(later).abandons(found.step, earlier)
+
+        kept = [*listed(self._checkpoints), *listed(self._checkpoints / "abandoned")]
+        candidates = [found for found in kept if found.step < step and is_on_lineage(found)]
+        return next(filter(is_whole, sorted(candidates, key=lambda found: -found.step)), None)
+
+    def model(self, checkpoint: Checkpoint | None = None) -> Transformer:
+        """The weights of a checkpoint, the newest by default, on a GPU where there is one."""
         config: ModelConfig = build(self._recorded["model"])
-        checkpoint = load_checkpoint(self._checkpoint)
-        trained_on = checkpoint["mulligan"]["data_fingerprint"]
+        path = (checkpoint or self.newest).path
+        state = load_checkpoint(path)
+        trained_on = state["mulligan"]["data_fingerprint"]
         if trained_on != read_json(self.data_folder / "manifest.json", "fingerprint")["fingerprint"]:
-            raise ValueError(
-                f"{self.data_folder} is not the data {trained_on[:16]} that {self._checkpoint} was trained on"
-            )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model_with_weights(config, model_part(checkpoint["state_dict"]), device)
+            raise ValueError(f"{self.data_folder} is not the data {trained_on[:16]} that {path} was trained on")
+        return model_with_weights(
+            config, model_part(state["state_dict"]), "cuda" if torch.cuda.is_available() else "cpu"
+        )
 
     @property
     def data_folder(self) -> Path:
@@ -63,6 +87,23 @@ class SavedRun:
     @property
     def document_mask(self) -> bool:
         return bool(self._recorded["data"]["document_mask"])
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of a step."""
+        return samples_of_global_batch(
+            samples=self._recorded["global_batch_samples"],
+            tokens=self._recorded["global_batch_tokens"],
+            sequence_length=self.sequence_length,
+        )
+
+    def training_shards(self) -> Shards:
+        verify(self.data_folder, ["train"])
+        return Shards(self.data_folder, "train", self.sequence_length)
+
+    def sequencer(self, shards: Shards, skips: Sequence[tuple[int, int]]) -> Sequencer:
+        """The order that the run reads ``shards`` in while it leaves out ``skips``."""
+        return order_of(shards, weights=self._recorded["data"]["weights"], seed=self._recorded["seed"], skips=skips)
 
     def tokenizer(self) -> Tokenizer:
         verify(self.data_folder, [])

@@ -4,13 +4,25 @@ Shapes: S samples, T tokens in a window (sequence_length + 1).
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.files import read_json
+
+
+class Place(NamedTuple):
+    """Where a window lies: ``offset`` tokens into a file. ``document`` is the number in that file of the document which
+    its first token belongs to, and ``begun`` counts the documents that begin in it.
+    """
+
+    source: str
+    file: str
+    offset: int
+    document: int
+    begun: int
 
 
 class Shards:
@@ -57,19 +69,28 @@ class Shards:
 
     def read(self, windows_S: NDArray[np.int64], out_ST: NDArray[np.int64]) -> None:
         """Copy the tokens of each window into the rows of ``out``."""
-        shards, starts = self._places(windows_S)
+        shards, starts = self._starts(windows_S)
         for row, (shard, start) in enumerate(zip(shards.tolist(), starts.tolist(), strict=True)):
             out_ST[row] = self.tokens[shard][start : start + self.sequence_length + 1]
 
     def count_boundaries(self, windows_S: NDArray[np.int64]) -> int:
         """Documents that begin after the first token of a window, summed: targets that ``document_mask`` leaves out."""
-        shards, starts = self._places(windows_S)
+        shards, starts = self._starts(windows_S)
         total = 0
         for shard in np.unique(shards):
             first = starts[shards == shard] + 1
             bounds = np.searchsorted(self._documents[shard], (first, first + self.sequence_length))
             total += int((bounds[1] - bounds[0]).sum())
         return total
+
+    def places(self, windows_S: NDArray[np.int64]) -> list[Place]:
+        places = []
+        for shard, start in zip(*(numbers.tolist() for numbers in self._starts(windows_S)), strict=True):
+            entry, documents = self.entries[shard], self._documents[shard]
+            first, end = np.searchsorted(documents, (start, start + self.sequence_length + 1)).tolist()
+            document = first if first < end and documents[first] == start else first - 1
+            places.append(Place(entry["source"], entry["file"], start, document, end - first))
+        return places
 
     def texts(self, tokenizer: Tokenizer) -> list[bytes]:
         """Every document of the split as UTF-8 bytes."""
@@ -78,7 +99,8 @@ class Shards:
             texts += [tokenizer.decode_bytes(ids.tolist()) for ids in np.split(tokens, offsets[1:])]
         return texts
 
-    def _places(self, windows_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _starts(self, windows_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shard of each window, and the offset of its first token there."""
         shards = np.searchsorted(self._first_window, windows_S, side="right") - 1
         return shards, (windows_S - self._first_window[shards]) * self.sequence_length
 

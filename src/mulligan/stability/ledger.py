@@ -7,6 +7,7 @@ checkpoints it has abandoned follow from these lines alone. A line is on disk be
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class Ledger:
             Done(entry["onset"], entry["step"], entry["target"], entry["skip_steps"], entry["level"])
             for entry in self.rewinds
         ]
+
+    def before(self, number: int) -> "Ledger":
+        """The ledger as it was when line ``number`` came to it. It writes nothing."""
+        earlier = copy(self)
+        earlier.writes, earlier.lines, earlier.entries = False, self.lines[:number], self.entries[:number]
+        return earlier
 
     def rate_factor(self, step: int) -> float:
         """What cuts of the learning rate leave of it at ``step``."""

@@ -65,6 +65,11 @@ def listed(folder: Path) -> list[Checkpoint]:
     return [checkpoint for checkpoint in found if checkpoint is not None]
 
 
+def is_whole(checkpoint: Checkpoint) -> bool:
+    """Whether its bytes match their hash."""
+    return sha256_file(checkpoint.path) == checkpoint.sha256
+
+
 def newest_whole(folder: Path, ledger: Ledger, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint whose bytes match their hash; broken ones are named and passed over, as are those of a
     lineage that the ledger has given up. With nothing but broken ones ValueError: a new start would write over them.
@@ -74,7 +79,7 @@ def newest_whole(folder: Path, ledger: Ledger, warn: Callable[[str], None]) -> C
         found = _described(path)
         if found is None:
             reason = "it has no whole description"
-        elif sha256_file(path) != found.sha256:
+        elif not is_whole(found):
             reason = "its bytes differ from their sha256"
         elif ledger.abandons(found.step, found.ledger_lines):
             reason = "a rewind went back to before it"

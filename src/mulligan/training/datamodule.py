@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mulligan.data.loader import Loader, MicroBatches
+from mulligan.data.order import order_of
 from mulligan.data.prepare import DataRecipe, Report
-from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import rank, world_size
@@ -41,7 +41,6 @@ class ShardsDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
         self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
-        sizes = self.shards.windows_by_source()
         self.tokenizer = Tokenizer.load(self.recipe.folder / "tokenizer.model")
         for shards in (self.shards, self.held_out):
             if not sum(shards.windows_by_source().values()):
@@ -56,21 +55,7 @@ class ShardsDataModule(LightningDataModule):
                 f"validation_samples={self.validation_samples} of the windows held out are {held_out_windows}, too few "
                 f"for {world_size()} ranks; give each at least one, or raise data.validation_fraction"
             )
-        weights = self.recipe.weights
-        if weights is not None and set(weights) != set(sizes):
-            raise ValueError(f"data.weights names {sorted(weights)}, but only {sorted(sizes)} have training documents")
-        for name, count in sizes.items():
-            if weights is not None and not count:
-                raise ValueError(
-                    f"data.sources.{name} has no shard as long as sequence_length={self.sequence_length} and can have "
-                    f"no share: make it shorter, or leave the source out"
-                )
-        self.sequencer = Sequencer(
-            source_sizes=list(sizes.values()) if weights is not None else [sum(sizes.values())],
-            weights=None if weights is None else [weights[name] for name in sizes],
-            seed=self.seed,
-            skips=self.ledger.skips,
-        )
+        self.sequencer = order_of(self.shards, weights=self.recipe.weights, seed=self.seed, skips=self.ledger.skips)
 
     def train_dataloader(self) -> Loader:
         trainer = self._trainer()
