@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# mulligan train under torchrun: the same command on every host; each worker that dies is started again and resumes.
+# mulligan train under torchrun: the same command on every host. The same command again goes on where it stopped.
 #
 #   launch/torchrun.sh trainer=ddp                                  # all GPUs of this machine
 #   NPROC_PER_NODE=2 launch/torchrun.sh trainer=cpu_ddp             # two processes, anywhere
@@ -7,7 +7,8 @@
 #
 # NNODES          hosts (1). Lightning wants it as trainer.num_nodes too.
 # NPROC_PER_NODE  processes a host (auto: one a GPU, or one a core). Lightning wants it as trainer.devices too.
-# MAX_RESTARTS    times that all workers are started again after one died (3).
+# MAX_RESTARTS    times that all workers are started again after one died (0 on one host, 3 on several, so that another
+#                 host can take a dead one's place). torchrun heeds no exit code: a mistake in a key is tried again too.
 # RDZV_ENDPOINT   HOST:PORT of the host that keeps the rendezvous, the same on all; needed when NNODES is not 1.
 # RDZV_ID         the job's name there (mulligan), the same on all; another for each job at one endpoint.
 # RDZV_CONF       seconds to wait for hosts to come (join_timeout=600,last_call_timeout=30).
@@ -22,6 +23,7 @@ source "$root/launch/environment.sh"
 
 nnodes=${NNODES:-1}
 nproc=${NPROC_PER_NODE:-auto}
+max_restarts=${MAX_RESTARTS:-$([[ $nnodes == 1 ]] && echo 0 || echo 3)}
 
 # The workers' store must not be the rendezvous': shared, as torch has it by default, a host that takes the place of a
 # dead one finds no store and all fail after a minute; apart, they go on within 10 to 16 s.
@@ -44,6 +46,6 @@ fi
 
 torchrun=$root/.venv/bin/torchrun
 [[ -x $torchrun ]] || torchrun=torchrun
-exec "$torchrun" --nnodes="$nnodes" --nproc-per-node="$nproc" --max-restarts="${MAX_RESTARTS:-3}" \
+exec "$torchrun" --nnodes="$nnodes" --nproc-per-node="$nproc" --max-restarts="$max_restarts" \
   "${rendezvous[@]}" --rdzv-conf="${RDZV_CONF:-join_timeout=600,last_call_timeout=30}" \
   -m mulligan train "$@"

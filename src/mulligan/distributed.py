@@ -37,4 +37,10 @@ def is_launched_rank_zero() -> bool:
 
     Lightning starts the other ranks of a node with LOCAL_RANK, torchrun sets RANK and SLURM SLURM_PROCID.
     """
-    return all(int(os.environ.get(name, "0")) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"))
+    return not launched_as()
+
+
+def launched_as() -> list[str]:
+    """What tells this process from rank zero, such as ``RANK=3`` and ``LOCAL_RANK=1``; nothing in rank zero."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
+    return [f"{name}={os.environ[name]}" for name in names if int(os.environ.get(name, "0"))]

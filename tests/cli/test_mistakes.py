@@ -1,5 +1,7 @@
 """Mistakes on purpose: each ends in one line that names key and value, exit code 2 and no traceback."""
 
+import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,11 @@ MISTAKES = {
     "train data=files data.sources.files.paths=[none/*.txt]": "'none/*.txt' matches no file",
     "train data=tables data.sources.tables.paths=[table.csv]": "table.csv is neither .jsonl",
     "train data.validation_fraction=1.5": "data.validation_fraction=1.5 must be between 0 and 1",
-    "train data.weights={code: 1.0}": "data.weights",
+    "train data.weights={code: 1.0}": "data.weights.code=1.0 names no source; data.sources has stdlib",
+    "train data.weights={}": "data.weights={} gives stdlib no share",
+    "train data.sources.stdlib.part_bytes=0": "part_bytes=0 of a source must be at least 1",
+    "train optimizer._target_=no.such": "optimizer._target_=no.such names no class or function: No module named 'no'",
+    "train optimizer._target_=json": "optimizer._target_=json names no class or function: <module 'json'",
     "train tokenizer=file tokenizer.model_file=none.model": "tokenizer.model_file='none.model' is not a file",
     "train tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 260",
     "prepare data.workers=0": "data.workers=0 must be at least 1",
@@ -118,13 +124,28 @@ def test_mistake(
     verb, *overrides = line.split(" ", 1)
     split = overrides[0].split(" ") if overrides and "{" not in overrides[0] else overrides
     monkeypatch.setattr("sys.argv", ["mulligan", verb, *split])
-    code = main()
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # pytest's keep off the console what a user would see there
+        code = main()
     printed = capsys.readouterr()
     assert code == 2
     assert MISTAKES[line] in printed.err
     assert len(printed.err.strip().splitlines()) == 1, printed.err
     assert "Traceback" not in printed.err + printed.out
     assert not Path("runs").exists(), "a mistake left files behind"
+
+
+def test_another_rank_says_what_rank_zero_did_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "3")
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr("sys.argv", ["mulligan", "train", "optimizer.lr=-1"])
+    assert main() == 2
+    assert capsys.readouterr().err == "mulligan train RANK=3: optimizer.lr=-1 must be above 0\n"
+    assert waited == [5.0], "no time for rank zero to say the same and end this one"
 
 
 def test_there_are_thirty() -> None:

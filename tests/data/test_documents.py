@@ -1,6 +1,8 @@
 """Sources on disk: what they leave out, the order of their parts, and how bytes become text."""
 
 import gzip
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,15 @@ def test_a_broken_gzip_file_is_named(folder: Path, content: bytes) -> None:
     write(folder / "broken.gz", content)
     with pytest.raises(ValueError, match=r"broken\.gz is not a whole gzip file"):
         documents(TextFiles(paths=["broken.gz"]))
+
+
+@pytest.mark.parametrize("kind", [PythonStdlib, SitePackages, partial(TextFiles, paths=["a.txt"])])
+def test_a_part_has_a_size(kind: Callable[..., Source], folder: Path) -> None:
+    write(folder / "a.txt", b"x")
+    assert kind(part_bytes=1)
+    for size in (0, -5):
+        with pytest.raises(ValueError, match=f"part_bytes={size} of a source must be at least 1"):
+            kind(part_bytes=size)
 
 
 def test_a_pattern_without_a_match_is_named(folder: Path) -> None:

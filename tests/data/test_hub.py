@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import logging
+import time
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from huggingface_hub.utils import http_backoff
 
 from mulligan.data.documents import Source
 from mulligan.data.hub import HubDataset, TableFiles
@@ -23,7 +26,7 @@ def write_parquet(path: Path, texts: list[str]) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": texts, "id": list(range(len(texts)))}), path)
 
 
-def read(source: Source) -> list[str]:
+def read(source: Source) -> list[str | None]:
     return [document.text for part in source.parts() for document in source.read(part)]
 
 
@@ -49,14 +52,14 @@ def test_a_file_is_a_part_and_a_row_its_own_group(tmp_path: Path) -> None:
     assert len({document.group for document in documents}) == 6
 
 
-def test_another_column_and_a_missing_value(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x"}, {"body": None}]))
-    assert read(TableFiles(paths=[str(tmp_path / "a.jsonl")], text_column="body")) == ["x", ""]
+def test_another_column_and_missing_values(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x"}, {"body": None}, {"text": "y"}, {"body": ""}]))
+    assert read(TableFiles(paths=[str(tmp_path / "a.jsonl")], text_column="body")) == ["x", None, None, ""]
 
 
 def test_a_missing_column_is_named_with_those_there(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x", "id": 1}]))
-    with pytest.raises(ValueError, match=r"a\.jsonl has no column text_column='text'; it has body, id"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, row 0 has no column text_column='text'; it has body, id"):
         read(TableFiles(paths=[str(tmp_path / "a.jsonl")]))
 
 
@@ -97,6 +100,19 @@ def test_what_the_hub_does_not_hold_is_named(hub_folder: Path) -> None:
         HubDataset(path=str(hub_folder), split="nope").parts()
     with pytest.raises(ValueError, match="nowhere' cannot be opened as a data set of the hub"):
         HubDataset(path=str(hub_folder / "nowhere")).parts()
+
+
+def test_what_the_hub_library_tries_again_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[logging.LogRecord] = []
+    keep = logging.Handler()
+    keep.emit = logged.append  # type: ignore[method-assign]  # all that a handler does
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [keep])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(Exception, match="refused"):
+        http_backoff("HEAD", "http://127.0.0.1:9/nobody-listens", max_retries=2)
+    assert logged == []
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])

@@ -63,7 +63,7 @@ def test_a_document_seen_before_is_dropped_in_its_part_and_in_others(
     join: Join, documents: list[Document], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     again = [documents[0], *documents, documents[3], documents[3]._replace(name="copy", group="new")]
-    assert join(again)["dropped"] == {"empty": 0, "repetitive": 0, "duplicate": 3}
+    assert join(again)["dropped"] == {"missing": 0, "empty": 0, "repetitive": 0, "duplicate": 3}
     kept = texts_of(tmp_path, "train", tokenizer) + texts_of(tmp_path, "validation", tokenizer)
     assert sorted(kept) == sorted(document.text for document in documents)
 

@@ -82,6 +82,35 @@ def test_the_count_is_that_of_all_ranks(shards: Shards, world: int, micro: int) 
         assert {part.global_count for part in of_step(shards, step, world, micro, mask=False)} == {GLOBAL_BATCH * 16}
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_step_is_counted_once_a_process(shards: Shards, num_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = multiprocessing.Value("i", 0)
+    count_boundaries = shards.count_boundaries
+
+    def counting(windows_S: np.ndarray) -> int:
+        with counted:
+            counted.value += 1
+        return count_boundaries(windows_S)
+
+    monkeypatch.setattr("mulligan.data.loader._TOGETHER_TOKENS", 1)
+    monkeypatch.setattr(shards, "count_boundaries", counting)
+    parts = micro_batches(shards, micro=1)
+    seen = take(Loader(parts, next_step=lambda: 0, num_workers=num_workers), 4 * GLOBAL_BATCH)
+    assert counted.value <= 6 * max(1, num_workers)  # four steps, and what is read ahead
+    monkeypatch.undo()
+    assert [part.global_count for part in seen[::GLOBAL_BATCH]] == [
+        micro_batches(shards)[2 * step].global_count for step in range(4)
+    ]
+
+
+def test_a_skip_changes_the_count_of_a_step(shards: Shards) -> None:
+    parts, fresh = micro_batches(shards), micro_batches(shards)
+    before = parts[2].global_count
+    for one in (parts, fresh):
+        one.sequencer.leave_out([(4, 37)])
+    assert parts[2].global_count == fresh[2].global_count != before
+
+
 def test_skipped_samples_are_never_offered(shards: Shards) -> None:
     parts = micro_batches(shards)
     offered = np.concatenate([parts.sample_indices(range(number, number + 1)) for number in range(10)]).ravel()

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mulligan.data.documents import TextFiles
+from mulligan.data.documents import Document, TextFiles
 from mulligan.data.join import SPLITS, VERIFIED, verify
 from mulligan.data.prepare import DataRecipe
 from mulligan.data.sequencer import Sequencer
@@ -147,9 +148,17 @@ def test_a_torn_manifest_is_named(prepared: Path, tmp_path: Path) -> None:
 
 def test_what_is_dropped_is_counted(prepared: Path) -> None:
     manifest = read_json(prepared / "manifest.json")
-    assert manifest["dropped"] == {"empty": 1, "repetitive": 1, "duplicate": 1}
+    assert manifest["dropped"] == {"missing": 0, "empty": 1, "repetitive": 1, "duplicate": 1}
     assert manifest["documents_with_replacement_characters"] == 1
     verify(prepared)
+
+
+def test_documents_without_a_text_are_counted_as_missing_and_no_tokenizer_is_trained_on_them(
+    tmp_path: Path, memory_source: Any, texts: list[str]
+) -> None:
+    documents = [Document(str(number), str(number), text) for number, text in enumerate([None, *texts, None])]
+    own = recipe(str(tmp_path), sources={"web": memory_source(documents)}, weights=None)
+    assert read_json(own.prepare(silent) / "manifest.json")["dropped"]["missing"] == 2
 
 
 def test_every_text_comes_back_and_its_bytes_are_counted(prepared: Path, texts: list[str]) -> None:
@@ -204,7 +213,8 @@ def test_the_tokenizer_never_sees_what_is_held_out(prepared: Path, tmp_path: Pat
         ({"validation_fraction": 0.0}, r"data\.validation_fraction=0\.0 must be between 0 and 1"),
         ({"validation_fraction": 1.0}, r"data\.validation_fraction=1\.0 must be between 0 and 1"),
         ({"sources": {}}, r"data\.sources is empty"),
-        ({"weights": {"web": 1.0}}, r"data\.weights names \['web'\], data\.sources \['code', 'web'\]"),
+        ({"weights": {"web": 1.0}}, r"data\.weights={'web': 1\.0} gives code no share"),
+        ({"weights": {"wbe": 2.0}}, r"data\.weights\.wbe=2\.0 names no source; data\.sources has web, code"),
         ({"workers": -1}, r"data\.workers=-1 must be at least 1"),
         ({"loader_workers": -1}, r"data\.loader_workers=-1 must be 0"),
     ],

@@ -12,12 +12,12 @@ from mulligan.data.documents import Document
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
 from mulligan.data.tokenizer import Tokenizer
 
-Tokenize = Callable[[list[str]], dict[str, np.ndarray]]
+Tokenize = Callable[[list[str | None]], dict[str, np.ndarray]]
 
 
 @pytest.fixture
 def tokenize(tokenizer: Tokenizer, memory_source: Any, tmp_path: Path) -> Tokenize:
-    def run(texts: list[str]) -> dict[str, np.ndarray]:
+    def run(texts: list[str | None]) -> dict[str, np.ndarray]:
         source = memory_source([Document(str(n), f"group {n}", text) for n, text in enumerate(texts)])
         path = tmp_path / "part.npz"
         tokenize_part(PartJob(source, "web", source.parts()[0], 0, tokenizer.model, 0.5, 1, path))
@@ -37,14 +37,14 @@ def test_documents_are_framed_and_measured(tokenize: Tokenize, tokenizer: Tokeni
     assert part["rows"][:, 2].tolist() == [in_validation(f"group {n}", fraction=0.5, seed=1) for n in range(3)]
 
 
-def test_empty_and_repetitive_documents_are_dropped_and_counted(tokenize: Tokenize) -> None:
-    part = tokenize(["", "kept", " \n\t\r ", "0" * 32, "0" * 31, "\t1" * 40])
-    assert part["counts"].tolist() == [2, 2, 0]
+def test_missing_empty_and_repetitive_documents_are_dropped_and_counted(tokenize: Tokenize) -> None:
+    part = tokenize(["", "kept", None, " \n\t\r ", "0" * 32, "0" * 31, "\t1" * 40])
+    assert part["counts"].tolist() == [1, 2, 2, 0]
     assert part["rows"][:, 1].tolist() == [4, 31]
 
 
 def test_documents_with_replacement_characters_are_counted(tokenize: Tokenize) -> None:
-    assert tokenize(["clean", "bad \ufffd", "worse \ufffd\ufffd"])["counts"].tolist() == [0, 0, 2]
+    assert tokenize(["clean", "bad \ufffd", "worse \ufffd\ufffd"])["counts"].tolist() == [0, 0, 0, 2]
 
 
 def test_lone_surrogates_which_utf8_cannot_hold_read_as_replacement_characters(
@@ -53,7 +53,7 @@ def test_lone_surrogates_which_utf8_cannot_hold_read_as_replacement_characters(
     part = tokenize(["a\ud800b"])
     assert tokenizer.decode(part["tokens"].tolist()) == "a\ufffdb"
     assert part["rows"][0, 1] == 5
-    assert part["counts"][2] == 1
+    assert part["counts"][3] == 1
 
 
 def test_equal_texts_have_equal_digests_and_no_others(tokenize: Tokenize) -> None:

@@ -61,6 +61,32 @@ def test_every_target_is_scored_once(stride: int, batch_size: int) -> None:
     assert scores.bits_per_token == pytest.approx(math.log2(scores.perplexity))
 
 
+class Recorded:
+    """Tokens that keep what was read of them."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self.tokens = tokens
+        self.read: list[slice] = []
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        self.read.append(part)
+        return self.tokens[part]
+
+
+def test_a_batch_is_read_when_its_turn_comes() -> None:
+    """A shard may be larger than memory."""
+    network, data = model(), shards(300)
+    data.tokens = [Recorded(data.tokens[0])]
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda *_: seen.append(len(data.tokens[0].read)))
+    held_out(network, data, batch_size=4, begin_id=BEGIN, stride=LENGTH)
+    assert seen[:3] == [4, 8, 12]
+    assert max(part.stop - part.start for part in data.tokens[0].read) == LENGTH + 1
+
+
 def test_an_untrained_model_knows_nothing() -> None:
     scores = held_out(model(), shards(200), batch_size=8, begin_id=BEGIN)
     assert scores.bits_per_token == pytest.approx(math.log2(40), abs=0.1)

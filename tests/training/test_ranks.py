@@ -95,4 +95,11 @@ def test_a_launcher_that_disagrees_with_the_trainer_is_named(tiny: tuple[str, ..
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert "give the launcher and the trainer the same number" in done.stderr
+    assert done.stderr.count("give the launcher and the trainer the same number") == 1
+
+
+def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]) -> None:
+    done = mulligan("train", *tiny, "trainer=cpu_ddp", "validation_samples=1")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line

@@ -68,11 +68,19 @@ def test_it_goes_on_with_another_split_into_micro_batches(make_run: MakeRun) -> 
     assert resumed["val_bits_per_byte"] == pytest.approx(whole["val_bits_per_byte"], rel=1e-4)
 
 
-def test_a_finished_run_stays_as_it_is(make_run: MakeRun) -> None:
-    first, again = make_run().fit(silent, silent), make_run().fit(silent, silent)
+def test_a_finished_run_is_evaluated_again_only_for_other_numbers(make_run: MakeRun) -> None:
+    first = make_run().fit(silent, silent)
     assert first is not None
-    assert again is not None
-    assert first["weights_sha256"] == again["weights_sha256"]
+    reports: list[str] = []
+    assert make_run().fit(lambda what, *_: reports.append(what), silent) == first
+    assert "evaluating" not in reports
+    other = make_run("sample_prompt=x").fit(silent, silent)
+    assert other is not None
+    assert other["sample"] != first["sample"]
+    assert other["weights_sha256"] == first["weights_sha256"]
+    assert other["tokens_per_second"] == first["tokens_per_second"]
+    write_json(Path("runs/default/summary.json"), other | {"weights_sha256": "of another"})
+    assert make_run("sample_prompt=x").fit(silent, silent) == other
 
 
 def test_a_broken_checkpoint_is_named_and_passed_over(make_run: MakeRun) -> None:

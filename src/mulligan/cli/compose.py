@@ -2,9 +2,11 @@
 
 import difflib
 import inspect
+import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,11 +20,16 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 import mulligan
+from mulligan.distributed import launched_as
 
 USER_ERROR = 2
+MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException)  # the user's; what else is raised is ours
+HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
+
+logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
 
 
 def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
@@ -33,21 +40,29 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     def guarded(config: DictConfig) -> None:
         try:
             task(config)
-        except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-            if shown:
+        except Exception as error:
+            _let_rank_zero_speak()
+            if shown or not isinstance(error, MISTAKES):
                 raise
             failures.append(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(guarded)()
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+    except MISTAKES as error:
         if shown:
             raise
+        _let_rank_zero_speak()
         failures.append(error)
     for failure in failures:
-        print(f"mulligan {verb}: {_one_line(failure, verb)}", file=sys.stderr)
+        print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
     return USER_ERROR if failures else 0
+
+
+def _let_rank_zero_speak() -> None:
+    """Wait in any other rank: the launcher ends it meanwhile if rank zero made the same mistake, or one before it."""
+    if launched_as():
+        time.sleep(HELD_BACK_SECONDS)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -86,11 +101,11 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
     prefix = f"{path}." if path else ""
     try:
         target = get_object(node["_target_"])
+        signature = inspect.signature(target)
     except Exception as error:  # whatever importing it raises
-        reason = str(error).splitlines()[0]
-        yield f"{prefix}_target_={node['_target_']} cannot be imported: {reason}"
+        reason = " ".join(str(error.__cause__ or error).split())  # Hydra wraps it in lines of its own
+        yield f"{prefix}_target_={node['_target_']} names no class or function: {reason}"
         return
-    signature = inspect.signature(target)
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except NameError:  # a library names a type that it imports only for type checkers

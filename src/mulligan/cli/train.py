@@ -1,6 +1,7 @@
 """``mulligan train``: begin a run, or go on with the one of the same name."""
 
 import logging
+import signal
 import sys
 import warnings
 from contextlib import ExitStack
@@ -54,13 +55,24 @@ def train(config: DictConfig) -> None:
         if speaks:
             stack.enter_context(exclusive(folder / ".lock", patience_seconds=WORKERS_OUTLIVE_SECONDS))
             _print_opening(run)
-        summary = run.fit(
-            stack.enter_context(Reporter(speaks=speaks)),
-            warn=lambda text: print(text, flush=True) if speaks else None,
-            begun=lambda: write_record(folder, content),
-        )
+        try:
+            summary = run.fit(
+                stack.enter_context(Reporter(speaks=speaks)),
+                warn=lambda text: print(text, flush=True) if speaks else None,
+                begun=lambda: write_record(folder, content),
+            )
+        except Exception:
+            _end_started_ranks(run)
+            raise
     if summary is not None:
         _print_closing(summary, folder)
+
+
+def _end_started_ranks(run: TrainingRun) -> None:
+    """Lightning leaves the ranks that it started to wait for this one; in a collective they hear no SIGTERM."""
+    launcher = run.trainer.strategy.launcher
+    if launcher is not None:
+        launcher.kill(signal.SIGKILL)
 
 
 def quiet_lightning() -> None:

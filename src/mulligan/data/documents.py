@@ -14,11 +14,14 @@ Part = tuple[str, ...]  # what `read` needs to find the part again: names of fil
 
 
 class Document(NamedTuple):
-    """``group`` decides the split: all documents of a group are trained on, or all are held out."""
+    """``group`` decides the split: all documents of a group are trained on, or all are held out.
+
+    ``text`` is None where a table's row has none, be it null or left out.
+    """
 
     name: str
     group: str
-    text: str
+    text: str | None
 
 
 class Source(Protocol):
@@ -36,7 +39,7 @@ class PythonStdlib:
 
     def __init__(self, *, part_bytes: int = 2**19) -> None:
         self.root = Path(sysconfig.get_path("stdlib"))
-        self.part_bytes = part_bytes
+        self.part_bytes = _at_least_one(part_bytes)
 
     def parts(self) -> list[Part]:
         files = (path for path in self.root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(self.root).parts))
@@ -52,7 +55,7 @@ class SitePackages:
 
     def __init__(self, *, part_bytes: int = 2**22) -> None:
         self.root = Path(sysconfig.get_path("purelib"))
-        self.part_bytes = part_bytes
+        self.part_bytes = _at_least_one(part_bytes)
 
     def parts(self) -> list[Part]:
         return _parts_of_files(self.root.rglob("*.py"), self.root, self.part_bytes)
@@ -68,7 +71,7 @@ class TextFiles:
     def __init__(self, *, paths: list[str], part_bytes: int = 2**22) -> None:
         self.paths = find_files(paths)
         self.sizes = [path.stat().st_size for path in self.paths]  # part of what the prepared data is named by
-        self.part_bytes = part_bytes
+        self.part_bytes = _at_least_one(part_bytes)
 
     def parts(self) -> list[Part]:
         return _parts_of_files(self.paths, None, self.part_bytes)
@@ -89,6 +92,12 @@ def find_files(patterns: list[str]) -> list[Path]:
             raise ValueError(f"paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")
         found += matches
     return sorted(set(found))
+
+
+def _at_least_one(part_bytes: int) -> int:
+    if part_bytes < 1:
+        raise ValueError(f"part_bytes={part_bytes} of a source must be at least 1")
+    return part_bytes
 
 
 def _parts_of_files(files: Iterable[Path], root: Path | None, part_bytes: int) -> list[Part]:

@@ -1,5 +1,6 @@
 """Sources read through Hugging Face datasets: JSON lines and Parquet files, and data sets of the hub, streamed."""
 
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +11,9 @@ import pyarrow
 
 from mulligan.data.documents import Document, Part, find_files
 
-datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises, and we say it once
+# They log what they then raise, and we say it once.
+datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 class TableFiles:
@@ -69,12 +72,14 @@ class HubDataset:
 def _documents(open_rows: Callable[[], datasets.IterableDataset], origin: str, text_column: str) -> Iterator[Document]:
     for number, row in enumerate(_whole(open_rows, origin)):
         if text_column not in row:
-            raise ValueError(f"{origin} has no column text_column={text_column!r}; it has {', '.join(row)}")
+            raise ValueError(
+                f"{origin}, row {number} has no column text_column={text_column!r}; it has {', '.join(row)}"
+            )
         text = row[text_column]
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{origin}, row {number}: text_column={text_column!r} holds {text!r}, which is not text")
         name = f"{origin}:{number}"
-        yield Document(name, name, text or "")
+        yield Document(name, name, text)
 
 
 def _whole(open_rows: Callable[[], datasets.IterableDataset], origin: str) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[st
     dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
     seen: set[bytes] = set()
     shards: list[dict[str, Any]] = []
-    counts = np.zeros(3, dtype=np.int64)
+    counts = np.zeros(4, dtype=np.int64)
     duplicates = 0
     for job in jobs:
         with np.load(job.path, allow_pickle=False) as part:
@@ -52,10 +52,11 @@ def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[st
                     "utf8_bytes": int(rows[wanted, 1].sum()),
                 }
             )
+    missing, empty, repetitive, replaced = counts.tolist()
     return {
         "shards": shards,
-        "dropped": {"empty": int(counts[0]), "repetitive": int(counts[1]), "duplicate": duplicates},
-        "documents_with_replacement_characters": int(counts[2]),
+        "dropped": {"missing": missing, "empty": empty, "repetitive": repetitive, "duplicate": duplicates},
+        "documents_with_replacement_characters": replaced,
         "fingerprint": hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
     }
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mulligan.data.sequencer import Sequencer
+from mulligan.data.sequencer import Indices, Sequencer
 from mulligan.data.shards import Shards
 
 _TOGETHER_TOKENS = 2**16  # read by the thread at once: handing over costs 100 microseconds
@@ -48,6 +48,7 @@ class MicroBatches(Dataset[MicroBatch]):
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.rank, self.world_size = rank, world_size
         self.accumulation = global_batch // (micro_batch * world_size)
+        self._counted: tuple[Indices, int] = np.zeros(0, np.int64), 0  # the samples counted last, and their targets
 
     def sample_indices(self, numbers: range) -> np.ndarray:
         """The sample indices of micro-batches in a row, (len(numbers), S)."""
@@ -75,9 +76,11 @@ class MicroBatches(Dataset[MicroBatch]):
         total = self.global_batch * self.shards.sequence_length
         if not self.document_mask:
             return total
-        return total - self.shards.count_boundaries(
-            self.sequencer.windows(self.sequencer.sample_indices(step, self.global_batch))
-        )
+        samples = self.sequencer.sample_indices(step, self.global_batch)
+        if not np.array_equal(samples, self._counted[0]):  # not the step: a skip gives it other samples
+            boundaries = self.shards.count_boundaries(self.sequencer.windows(samples))
+            self._counted = samples, total - boundaries
+        return self._counted[1]
 
 
 class Loader:

@@ -60,10 +60,17 @@ class DataRecipe:
                     f"data.sources.{source_name} needs a _target_, such as mulligan.data.documents.TextFiles"
                 )
         for source_name, weight in (weights or {}).items():
+            if source_name not in sources:
+                raise ValueError(
+                    f"data.weights.{source_name}={weight} names no source; data.sources has {', '.join(sources)}"
+                )
             if not 0.0 < weight < float("inf"):
                 raise ValueError(f"data.weights.{source_name}={weight} must be above 0")
-        if weights is not None and set(weights) != set(sources):
-            raise ValueError(f"data.weights names {sorted(weights)}, data.sources {sorted(sources)}: they must agree")
+        for source_name in sources:
+            if weights is not None and source_name not in weights:
+                raise ValueError(
+                    f"data.weights={weights} gives {source_name} no share: add it, or set data.weights=null"
+                )
         if workers is not None and workers < 1:
             raise ValueError(f"data.workers={workers} must be at least 1, or null for one a core")
         if loader_workers < 0:
@@ -168,7 +175,8 @@ class DataRecipe:
         for number in np.random.default_rng(self.tokenizer.seed).permutation(len(cut)):
             name, part = cut[number]
             for document in self.sources[name].read(part):
-                if in_validation(document.group, fraction=self.validation_fraction, seed=self.split_seed):
+                held_out = in_validation(document.group, fraction=self.validation_fraction, seed=self.split_seed)
+                if document.text is None or held_out:
                     continue
                 yield document.text
                 remaining -= len(document.text.encode(errors="replace"))

@@ -42,16 +42,18 @@ def tokenize_part(job: PartJob) -> None:
     tokens: list[NDArray[np.uint32]] = []
     rows: list[tuple[int, int, bool]] = []
     digests: list[bytes] = []
-    dropped = {"empty": 0, "repetitive": 0}
-    replaced = 0
+    missing = empty = repetitive = replaced = 0
     for document in job.source.read(job.part):
+        if document.text is None:
+            missing += 1
+            continue
         if not document.text.strip():
-            dropped["empty"] += 1
+            empty += 1
             continue
         encoded = _LONE_SURROGATE.sub("\ufffd", document.text).encode()
         ids = np.concatenate((begin, tokenizer.encode(encoded.decode()), end))
         if has_repeated_span(ids):
-            dropped["repetitive"] += 1
+            repetitive += 1
             continue
         replaced += b"\xef\xbf\xbd" in encoded  # U+FFFD
         held_out = in_validation(document.group, fraction=job.validation_fraction, seed=job.split_seed)
@@ -64,7 +66,7 @@ def tokenize_part(job: PartJob) -> None:
             tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.uint32),
             rows=np.array(rows, dtype=np.int64).reshape(-1, 3),
             digests=np.frombuffer(b"".join(digests), dtype="S16"),
-            counts=np.array([dropped["empty"], dropped["repetitive"], replaced], dtype=np.int64),
+            counts=np.array([missing, empty, repetitive, replaced], dtype=np.int64),
         )
 
 

@@ -4,9 +4,11 @@ Shapes: B windows, T positions.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mulligan.data.shards import Shards
@@ -68,10 +70,8 @@ def held_out(
     was_training = model.training
     model.eval()
     for tokens in shards.tokens:
-        stream = torch.from_numpy(tokens.astype("int64"))
-        windows = _windows(stream, length, stride)
-        for batch in windows.split(batch_size):
-            inputs_BT, targets_BT = (part.to(device) for part in batch.unbind(1))
+        for batch in _batches(tokens, length, stride, batch_size):
+            inputs_BT, targets_BT = (part.to(device) for part in batch)
             document_BT = None
             if document_mask:
                 whole = torch.cat((inputs_BT, targets_BT[:, -1:]), dim=1)
@@ -91,14 +91,16 @@ def held_out(
     return HeldOut(float(total), count, shards.utf8_bytes)
 
 
-def _windows(stream: Tensor, length: int, stride: int) -> Tensor:
-    """(windows, 2, T): inputs and targets. A target that an earlier window has scored is -100, as is padding."""
-    starts = range(0, max(1, len(stream) - 1 - (length - stride)), stride)
-    windows = torch.zeros((len(starts), 2, length), dtype=torch.int64)
-    windows[:, 1] = IGNORE_INDEX
-    for row, start in enumerate(starts):
-        piece = stream[start : start + length + 1]
-        windows[row, 0, : len(piece) - 1] = piece[:-1]
-        seen = 0 if row == 0 else length - stride
-        windows[row, 1, seen : len(piece) - 1] = piece[1 + seen :]
-    return windows
+def _batches(tokens: NDArray[Any], length: int, stride: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows as inputs and targets, (B, T) each. A target that an earlier window has scored is -100, as is padding."""
+    starts = range(0, max(1, len(tokens) - 1 - (length - stride)), stride)
+    for first in range(0, len(starts), batch_size):
+        batch = starts[first : first + batch_size]
+        inputs_BT = torch.zeros((len(batch), length), dtype=torch.int64)
+        targets_BT = torch.full_like(inputs_BT, IGNORE_INDEX)
+        for row, start in enumerate(batch):
+            window = torch.from_numpy(tokens[start : start + length + 1].astype("int64"))
+            seen = 0 if start == 0 else length - stride
+            inputs_BT[row, : len(window) - 1] = window[:-1]
+            targets_BT[row, seen : len(window) - 1] = window[1 + seen :]
+        yield inputs_BT, targets_BT

@@ -11,7 +11,6 @@ from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
 from mulligan.evaluation.generation import Sampler, generate_text
 from mulligan.evaluation.held_out import held_out
 from mulligan.model.transformer import Transformer
-from mulligan.model.weights import weights_sha256
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
 
@@ -53,7 +52,5 @@ def closing_numbers(
         "gzip_bits_per_byte": gzip_bits_per_byte(texts),
         "xz_bits_per_byte": xz_bits_per_byte(texts),
         "data_fingerprint": shards.manifest["fingerprint"],
-        "weights_sha256": weights_sha256(model),
-        "sample_prompt": sample_prompt,
         "sample": sample_prompt + completion,
     }

@@ -17,7 +17,7 @@ from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import launched_world_size
 from mulligan.files import read_json, write_json
 from mulligan.model.config import ModelConfig
-from mulligan.model.weights import model_with_weights
+from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.objective.next_token import NextToken
 from mulligan.stability.ledger import Ledger
 from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
@@ -179,11 +179,7 @@ class TrainingRun:
         state = self.trainer.strategy.lightning_module_state_dict()  # of a sharded model: gathered from all ranks
         if not self.is_rank_zero:
             return None
-        report("evaluating", 0, 1)
-        summary = self._summary(module, state)
-        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
-        report("evaluating", 1, 1)
-        return summary
+        return self._summary(module, state, report)
 
     def train(
         self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
@@ -250,19 +246,30 @@ class TrainingRun:
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         return module
 
-    def _summary(self, module: PretrainModule, state: dict[str, Any]) -> dict[str, Any]:
+    def _summary(self, module: PretrainModule, state: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Evaluate, unless summary.json holds whole numbers of these weights, asked for in the same way."""
+        model = model_with_weights(self.model, model_part(state), self.trainer.strategy.root_device)
         trained = self.metrics.seconds_trained
-        return {
+        former = self._former_summary()
+        known = {
             "name": self.name,
             "step": self.trainer.global_step,
             "attempt": module.attempt,
-            "tokens_per_second": self.metrics.tokens_trained / trained if trained else self._former_speed(),
+            "tokens_per_second": self.metrics.tokens_trained / trained if trained else former.get("tokens_per_second"),
             "num_parameters": self.model.num_parameters,
             "precision": self.precision,
             "compile": self.compile,
             "world_size": self.trainer.world_size,
-        } | closing_numbers(
-            model_with_weights(self.model, model_part(state), self.trainer.strategy.root_device),
+            "document_mask": self.data.document_mask,
+            "evaluate_bytes": self.evaluate_bytes,
+            "sample_prompt": self.sample_prompt,
+            "weights_sha256": weights_sha256(model),
+        }
+        if known.items() <= former.items() and None not in former.values():
+            return former
+        report("evaluating", 0, 1)
+        summary = known | closing_numbers(
+            model,
             self.data,
             sequence_length=self.sequence_length,
             max_bytes=self.evaluate_bytes,
@@ -270,13 +277,16 @@ class TrainingRun:
             precision=self.precision,
             sample_prompt=self.sample_prompt,
         )
+        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
+        report("evaluating", 1, 1)
+        return summary
 
-    def _former_speed(self) -> float | None:
-        """What an earlier start measured, when this one found the run finished."""
+    def _former_summary(self) -> dict[str, Any]:
+        """What an earlier start wrote, which this one needs where it finds the run finished."""
         try:
-            return read_json(self.folder / "summary.json", "tokens_per_second")["tokens_per_second"]
+            return read_json(self.folder / "summary.json", "tokens_per_second")
         except (OSError, ValueError):
-            return None
+            return {}
 
 
 def _finite_or_none(value: Any) -> Any:
