@@ -10,7 +10,7 @@ from tests.training.test_rewind import WATCHED, sure_at
 
 
 def test_tensorboard(make_run: MakeRun) -> None:
-    make_run("logger=tensorboard", "max_steps=3").fit(silent, silent)
+    make_run("logger=tensorboard", "max_steps=3").train(silent, silent)
     events = EventAccumulator(str(Path("runs/default/tensorboard/version_0"))).Reload()
     assert [event.value for event in events.Scalars("step")] == [1.0, 2.0, 3.0]
     assert {"cross_entropy", "gradient_norm", "attempt"} <= set(events.Tags()["scalars"])
@@ -33,5 +33,5 @@ def test_wandb_offline_with_an_event_and_an_alert(make_run: MakeRun, monkeypatch
 
 
 def test_none(make_run: MakeRun) -> None:
-    make_run("logger=none", "max_steps=1").fit(silent, silent)
+    make_run("logger=none", "max_steps=1").train(silent, silent)
     assert not list(Path("runs/default").rglob("metrics.csv"))

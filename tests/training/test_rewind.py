@@ -45,19 +45,26 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
     detector.observe = judge  # type: ignore[method-assign]  # stands for a spike there
 
 
-@pytest.mark.parametrize("options", [(), ("micro_batch=2",), ("data.loader_workers=2",), ("validate_every_n_steps=3",)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("micro_batch=2",),
+        ("data.loader_workers=2", "validate_every_n_steps=3"),
+        pytest.param(("precision=bf16-mixed", "compile=true"), marks=pytest.mark.slow),
+        pytest.param(("precision=bf16-true", "data.document_mask=true"), marks=pytest.mark.slow),
+    ],
+)
 def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, options: tuple[str, ...]) -> None:
     for name, way in (("place", "in_place"), ("refit", "refit")):
         run = make_run(*WATCHED, *options, f"name={name}", f"stability.way={way}")
         sure_at(run, onset=9, step=10)
-        summary = run.fit(silent, silent)
-        assert summary is not None
-        assert (summary["step"], summary["attempt"]) == (14, 14 + 11 - 6)
+        module = run.train(silent, silent)
+        assert (run.trainer.global_step, module.attempt) == (14, 14 + 11 - 6)
         (entry,) = Ledger(Path(f"runs/{name}/ledger.jsonl")).entries
         assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (9, 11, 6, [24, 44])
     interrupted(make_run, 6 * (2 if "micro_batch=2" in options else 1), *WATCHED, *options, "name=new")
     shutil.copy("runs/place/ledger.jsonl", "runs/new/ledger.jsonl")
-    make_run(*WATCHED, *options, "name=new").fit(silent, silent)
+    make_run(*WATCHED, *options, "name=new").train(silent, silent)
     for other in ("refit", "new"):
         first, second = (load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", other))
         assert_same(first, second)
@@ -125,8 +132,8 @@ def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: M
     run = make_run(*WATCHED, "stability.policy.rewind=false")
     sure_at(run, onset=9, step=10)
     with pytest.raises(ValueError, match=r"halted at step 11, .* from step 9 on: .*; the state of step 8 is saved"):
-        run.fit(silent, silent)
-    make_run(*WATCHED, "name=whole").fit(silent, silent)
+        run.train(silent, silent)
+    make_run(*WATCHED, "name=whole").train(silent, silent)
     kept, wanted = (
         load_checkpoint(Path(f"runs/{name}/checkpoints/step_00000008.ckpt")) for name in ("default", "whole")
     )

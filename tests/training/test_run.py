@@ -38,7 +38,7 @@ def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRu
 
 
 def test_metrics_hold_every_term(make_run: MakeRun) -> None:
-    make_run("max_steps=4", "validate_every_n_steps=2", "objective.label_smoothing=0.1").fit(silent, silent)
+    make_run("max_steps=4", "validate_every_n_steps=2", "objective.label_smoothing=0.1").train(silent, silent)
     rows = list(csv.DictReader(Path("runs/default/metrics/version_0/metrics.csv").read_text().splitlines()))
     trained = [row for row in rows if row["loss"]]
     assert [float(row["step"]) for row in trained] == [1.0, 2.0, 3.0, 4.0]
@@ -63,7 +63,7 @@ def test_the_x_axis_is_the_step_while_attempts_grow(make_run: MakeRun) -> None:
         begin(trainer, module)
 
     run.metrics.on_train_start = begin_after_five_lost_attempts  # type: ignore[method-assign]  # what a rewind leaves
-    run.fit(silent, silent)
+    run.train(silent, silent)
     rows = list(csv.DictReader(Path("runs/default/metrics/version_0/metrics.csv").read_text().splitlines()))
     assert [(float(row["step"]), float(row["attempt"])) for row in rows] == [(1.0, 6.0), (2.0, 7.0), (3.0, 8.0)]
 
@@ -77,7 +77,7 @@ def test_a_line_of_metrics_is_on_disk_when_it_is_made(make_run: MakeRun) -> None
         seen.append(len(path.read_text().splitlines()) if path.is_file() else 0)
 
     run.metrics.on_train_batch_start = look  # type: ignore[method-assign]  # before each step
-    run.fit(silent, silent)
+    run.train(silent, silent)
     assert seen == [0, 2, 3, 4]  # a header, and a line a step
 
 
@@ -105,7 +105,7 @@ def test_sources_by_weight(make_run: MakeRun, tmp_path: Path) -> None:
     for weights in ("{files: 0.999, song: 0.001}", "{files: 0.25, song: 0.75}"):
         name = f"name={'song' if '0.75' in weights else 'files'}"
         run = make_run(*options, name, f"+data.sources.song={second}", f"data.weights={weights}")
-        run.fit(silent, silent)
+        run.train(silent, silent)
         losses.append(run.metrics.latest["cross_entropy"])
     assert losses[1] < 0.6 * losses[0]
 

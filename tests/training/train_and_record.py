@@ -57,7 +57,7 @@ def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = build(plain(compose("train", overrides=sys.argv[2:])))
     run.trainer.callbacks.append(Record())
-    run.fit(lambda *_: None, lambda *_: None)
+    run.train(lambda *_: None, lambda *_: None)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ import math
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
+from mulligan.cli.counterfactual import counterfactual
 from mulligan.cli.inspection_view import (
     losses_of,
     make_console,
@@ -30,7 +31,15 @@ class Inspection:
     """The schema of conf/inspect.yaml."""
 
     def __init__(
-        self, *, run: str, intervention: int | None, top: int, characters: int, max_steps: int, output: str | None
+        self,
+        *,
+        run: str,
+        intervention: int | None,
+        test: Literal["counterfactual"] | None,
+        top: int,
+        characters: int,
+        max_steps: int,
+        output: str | None,
     ) -> None:
         for key, number in (("top", top), ("characters", characters), ("max_steps", max_steps)):
             if number < 1:
@@ -43,9 +52,17 @@ class Inspection:
             raise ValueError(
                 f"intervention={intervention} must be in [0, {len(self.entries) - 1}], or null for a table of all"
             )
+        if test is not None and (intervention is None or "onset" not in self.entries[intervention]):
+            raise ValueError(f"test={test} needs intervention=NUMBER, that of a rewind or a halt")
         if output is not None and Path(output).is_dir():
             raise ValueError(f"output={output} is a folder; name a file in it, such as {output}/inspection.json")
-        self.intervention, self.top, self.characters, self.max_steps = intervention, top, characters, max_steps
+        self.intervention, self.test, self.top, self.characters, self.max_steps = (
+            intervention,
+            test,
+            top,
+            characters,
+            max_steps,
+        )
         self.output = None if output is None else Path(output)
 
 
@@ -78,6 +95,8 @@ def _inspect_one(inspection: Inspection, entry: dict[str, Any]) -> dict[str, Any
     show_circumstances(console, entry)
     show_curve(console, entry)
     steps = suspects(entry)
+    if inspection.test is not None:
+        return {"intervention": entry, inspection.test: counterfactual(run, number, steps, console)}
     judged = steps[: inspection.max_steps]
     before = run.newest_before(steps[0], num_lines=number)
     checkpoint = before or run.newest

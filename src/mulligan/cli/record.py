@@ -50,6 +50,19 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
         file.write(OmegaConf.to_yaml(OmegaConf.create(content)).encode())
 
 
+def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False) -> dict[str, Any]:
+    """The config of a run whose interventions lie in its past: in another folder, logging nothing, the guard only
+    watching; ``alone`` in one process.
+    """
+    content = recorded | {"folder": str(folder), "logger": {}}
+    content["checkpoint"] = recorded["checkpoint"] | {"folder": str(folder / "checkpoints")}
+    if recorded["stability"] is not None:
+        content["stability"] = recorded["stability"] | {"way": "watch"}
+    if alone:
+        content["trainer"] = recorded["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    return content
+
+
 def differences(recorded: dict[str, Any], content: dict[str, Any]) -> list[str]:
     """One ``key: recorded -> now`` for each key that would change the run."""
     before, now = _flat(recorded), _flat(content)

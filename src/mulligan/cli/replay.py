@@ -4,13 +4,12 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import read_record
+from mulligan.cli.record import played_again, read_record
 from mulligan.cli.train import quiet_lightning
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
@@ -40,10 +39,7 @@ class Replay:
             for name, node in self.recorded["callbacks"].items()
             if node is None or not node["_target_"].startswith(FAULTS)
         }
-        content: dict[str, Any] = self.recorded | {"folder": str(folder), "logger": {}, "callbacks": callbacks}
-        content["checkpoint"] = content["checkpoint"] | {"folder": str(folder / "checkpoints")}
-        if content["stability"] is not None:
-            content["stability"] = content["stability"] | {"way": "watch"}
+        content = played_again(self.recorded, folder) | {"callbacks": callbacks}
         if self.ledger.path.is_file():
             shutil.copy(self.ledger.path, folder)
         run: TrainingRun = build(content)

@@ -29,7 +29,7 @@ class SavedRun:
         recorded = read_record(folder)
         if recorded is None:
             raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
-        self.folder, self._recorded = folder, recorded
+        self.folder, self.recorded = folder, recorded
         self.ledger = Ledger(folder / "ledger.jsonl", writes=False)
         self.sequence_length: int = recorded["sequence_length"]
         self.autocast_dtype = AUTOCAST_DTYPES.get(recorded["precision"])
@@ -61,7 +61,7 @@ class SavedRun:
 
     def model(self, checkpoint: Checkpoint | None = None) -> Transformer:
         """The weights of a checkpoint, the newest by default, on a GPU where there is one."""
-        config: ModelConfig = build(self._recorded["model"])
+        config: ModelConfig = build(self.recorded["model"])
         path = (checkpoint or self.newest).path
         state = load_checkpoint(path)
         trained_on = state["mulligan"]["data_fingerprint"]
@@ -82,18 +82,18 @@ class SavedRun:
         noted = Path(read_json(path, "folder")["folder"])
         if noted.is_dir():
             return noted
-        return Path(self._recorded["data"]["folder"]) / noted.name  # the run was moved, prepared/ with it
+        return Path(self.recorded["data"]["folder"]) / noted.name  # the run was moved, prepared/ with it
 
     @property
     def document_mask(self) -> bool:
-        return bool(self._recorded["data"]["document_mask"])
+        return bool(self.recorded["data"]["document_mask"])
 
     @property
     def global_batch(self) -> int:
         """Samples of a step."""
         return samples_of_global_batch(
-            samples=self._recorded["global_batch_samples"],
-            tokens=self._recorded["global_batch_tokens"],
+            samples=self.recorded["global_batch_samples"],
+            tokens=self.recorded["global_batch_tokens"],
             sequence_length=self.sequence_length,
         )
 
@@ -103,7 +103,7 @@ class SavedRun:
 
     def sequencer(self, shards: Shards, skips: Sequence[tuple[int, int]]) -> Sequencer:
         """The order that the run reads ``shards`` in while it leaves out ``skips``."""
-        return order_of(shards, weights=self._recorded["data"]["weights"], seed=self._recorded["seed"], skips=skips)
+        return order_of(shards, weights=self.recorded["data"]["weights"], seed=self.recorded["seed"], skips=skips)
 
     def tokenizer(self) -> Tokenizer:
         verify(self.data_folder, [])

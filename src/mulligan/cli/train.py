@@ -17,6 +17,7 @@ from mulligan.cli.console import Reporter
 from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, read_record, write_record
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
+from mulligan.report.picture import draw_run
 from mulligan.training.hardware import cpu_multiplies_bf16
 from mulligan.training.run import TrainingRun
 
@@ -66,6 +67,9 @@ def train(config: DictConfig) -> None:
             raise
     if summary is not None:
         _print_closing(summary, folder)
+        if any(folder.rglob("version_*/metrics.csv")):
+            draw_run(folder, folder / "curve.png")
+            print(f"{folder}/curve.png shows its loss, and what was given up")
 
 
 def _end_started_ranks(run: TrainingRun) -> None:

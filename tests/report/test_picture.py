@@ -1,0 +1,43 @@
+"""The picture of a run tells what was kept from what was given up."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from mulligan.report.curve import Curve
+from mulligan.report.picture import GIVEN_UP, KEPT, Stretch, draw_curve, draw_run, stretches
+from mulligan.stability.ledger import Ledger
+
+REWIND = {"kind": "rewind", "attempt": 11, "step": 11, "target": 8, "onset": 9, "trigger": "loss"}
+
+
+def test_stretches_are_kept_or_given_up() -> None:
+    again = REWIND | {"attempt": 20, "step": 17, "target": 15}
+    assert list(stretches([], 5)) == [Stretch(0, 5, True)]
+    assert list(stretches([REWIND, {"kind": "withheld", "attempt": 12}, again], 22)) == [
+        Stretch(0, 8, True),
+        Stretch(8, 11, False),
+        Stretch(11, 18, True),
+        Stretch(18, 20, False),
+        Stretch(20, 22, True),
+    ]
+
+
+def test_lines_hold_their_attempts() -> None:
+    axes = Figure().subplots()
+    draw_curve(axes, Curve(list(range(1, 15)), [float(number) for number in range(1, 15)], None), [REWIND])
+    drawn = [(to_hex(line.get_color()), list(line.get_xdata())) for line in axes.lines[:3]]
+    assert drawn == [(KEPT, list(range(1, 9))), (GIVEN_UP, [8, 9, 10, 11]), (KEPT, [12, 13, 14])]
+    assert [text.get_text() for text in axes.texts] == ["back to step 8\n(loss, from step 9 on)"]
+
+
+def test_a_run_is_drawn_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "metrics/version_0").mkdir(parents=True)
+    (tmp_path / "metrics/version_0/metrics.csv").write_text("attempt,cross_entropy,step\n1,3.0,1\n2,2.5,2\n")
+    Ledger(tmp_path / "ledger.jsonl").append(**REWIND)
+    draw_run(tmp_path, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="or a run's folder"):
+        draw_run(tmp_path / "metrics/none", tmp_path / "curve.png")
