@@ -1,5 +1,6 @@
 """Loggers by name: what reaches the disk is read back."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,11 @@ def test_wandb_offline_with_an_event_and_an_alert(make_run: MakeRun, monkeypatch
     (told,) = said
     assert told.startswith("step 10: spike (loss, from step 9 on")
     (written,) = Path("runs/default/wandb").glob("offline-run-*/run-*.wandb")
-    content = written.read_bytes()
-    for part in (b"gradient_norm", b"interventions", b"mulligan: intervention", told.encode()):
-        assert part in content
+    parts = (b"gradient_norm", b"interventions", b"mulligan: intervention", told.encode())
+    until = time.monotonic() + 20.0  # wandb's own process may still be writing
+    while time.monotonic() < until and not all(part in written.read_bytes() for part in parts):
+        time.sleep(0.1)
+    assert [part in written.read_bytes() for part in parts] == [True] * 4
 
 
 def test_none(make_run: MakeRun) -> None:
