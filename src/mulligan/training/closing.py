@@ -1,18 +1,73 @@
 """What a finished model is worth: held-out text beside what compressors make of it, and a completion."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mulligan.data.prepare import DataRecipe
+from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
 from mulligan.evaluation.generation import Sampler, generate_text
 from mulligan.evaluation.held_out import held_out
+from mulligan.files import read_json, write_json
 from mulligan.model.transformer import Transformer
+from mulligan.model.weights import weights_sha256
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
+
+
+def closing_summary(
+    folder: Path,
+    model: Transformer,
+    data: DataRecipe,
+    *,
+    known: dict[str, Any],
+    tokens_per_second: float | None,
+    sequence_length: int,
+    batch_size: int,
+    report: Report,
+) -> dict[str, Any]:
+    """Evaluate ``model`` and write ``folder``/summary.json, unless that holds whole numbers of the same weights.
+
+    ``known`` is what the run knows of itself, with how it wants to be evaluated: ``evaluate_bytes`` of held-out text,
+    ``precision``, ``sample_prompt``. Without ``tokens_per_second`` an earlier start has measured them.
+    """
+    path = folder / "summary.json"
+    former = _former(path)
+    known = known | {
+        "tokens_per_second": tokens_per_second or former.get("tokens_per_second"),
+        "weights_sha256": weights_sha256(model),
+    }
+    if known.items() <= former.items() and None not in former.values():
+        return former
+    report("evaluating", 0, 1)
+    summary = known | closing_numbers(
+        model,
+        data,
+        sequence_length=sequence_length,
+        max_bytes=known["evaluate_bytes"],
+        batch_size=batch_size,
+        precision=known["precision"],
+        sample_prompt=known["sample_prompt"],
+    )
+    write_json(path, {key: _finite_or_none(number) for key, number in summary.items()})
+    report("evaluating", 1, 1)
+    return summary
+
+
+def _former(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path, "tokens_per_second")
+    except (OSError, ValueError):
+        return {}
+
+
+def _finite_or_none(value: Any) -> Any:
+    """JSON has no infinity: what a diverged run cannot say is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @torch.compiler.set_stance("force_eager")  # training has ended: nothing is worth compiling again

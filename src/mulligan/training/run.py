@@ -1,6 +1,5 @@
 """One training run: its constructor is the schema of conf/train.yaml, ``fit`` does the work."""
 
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import launched_world_size
-from mulligan.files import read_json, write_json
+from mulligan.files import write_json
 from mulligan.model.config import ModelConfig
-from mulligan.model.weights import model_with_weights, weights_sha256
+from mulligan.model.weights import model_with_weights
 from mulligan.objective.next_token import NextToken
 from mulligan.stability.ledger import Ledger
 from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
@@ -27,7 +26,7 @@ from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.callbacks.stability import Guard, Refit
 from mulligan.training.checkpoints import model_part, newest_whole
-from mulligan.training.closing import closing_numbers
+from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.hardware import Precision, resolve_compile
 from mulligan.training.module import PretrainModule
@@ -179,7 +178,28 @@ class TrainingRun:
         state = self.trainer.strategy.lightning_module_state_dict()  # of a sharded model: gathered from all ranks
         if not self.is_rank_zero:
             return None
-        return self._summary(module, state, report)
+        trained = self.metrics.seconds_trained
+        return closing_summary(
+            self.folder,
+            model_with_weights(self.model, model_part(state), self.trainer.strategy.root_device),
+            self.data,
+            known={
+                "name": self.name,
+                "step": self.trainer.global_step,
+                "attempt": module.attempt,
+                "num_parameters": self.model.num_parameters,
+                "precision": self.precision,
+                "compile": self.compile,
+                "world_size": self.trainer.world_size,
+                "document_mask": self.data.document_mask,
+                "evaluate_bytes": self.evaluate_bytes,
+                "sample_prompt": self.sample_prompt,
+            },
+            tokens_per_second=self.metrics.tokens_trained / trained if trained else None,
+            sequence_length=self.sequence_length,
+            batch_size=max(8, self.micro_batch),
+            report=report,
+        )
 
     def train(
         self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
@@ -245,50 +265,3 @@ class TrainingRun:
             warn(f"going on from step {found.step} ({found.path})")
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         return module
-
-    def _summary(self, module: PretrainModule, state: dict[str, Any], report: Report) -> dict[str, Any]:
-        """Evaluate, unless summary.json holds whole numbers of these weights, asked for in the same way."""
-        model = model_with_weights(self.model, model_part(state), self.trainer.strategy.root_device)
-        trained = self.metrics.seconds_trained
-        former = self._former_summary()
-        known = {
-            "name": self.name,
-            "step": self.trainer.global_step,
-            "attempt": module.attempt,
-            "tokens_per_second": self.metrics.tokens_trained / trained if trained else former.get("tokens_per_second"),
-            "num_parameters": self.model.num_parameters,
-            "precision": self.precision,
-            "compile": self.compile,
-            "world_size": self.trainer.world_size,
-            "document_mask": self.data.document_mask,
-            "evaluate_bytes": self.evaluate_bytes,
-            "sample_prompt": self.sample_prompt,
-            "weights_sha256": weights_sha256(model),
-        }
-        if known.items() <= former.items() and None not in former.values():
-            return former
-        report("evaluating", 0, 1)
-        summary = known | closing_numbers(
-            model,
-            self.data,
-            sequence_length=self.sequence_length,
-            max_bytes=self.evaluate_bytes,
-            batch_size=max(8, self.micro_batch),
-            precision=self.precision,
-            sample_prompt=self.sample_prompt,
-        )
-        write_json(self.folder / "summary.json", {key: _finite_or_none(number) for key, number in summary.items()})
-        report("evaluating", 1, 1)
-        return summary
-
-    def _former_summary(self) -> dict[str, Any]:
-        """What an earlier start wrote, which this one needs where it finds the run finished."""
-        try:
-            return read_json(self.folder / "summary.json", "tokens_per_second")
-        except (OSError, ValueError):
-            return {}
-
-
-def _finite_or_none(value: Any) -> Any:
-    """JSON has no infinity: what a diverged run cannot say is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -135,10 +135,11 @@ class Guard(Callback):
         if withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps):
             self._record_withheld(trainer, judgement, norm)
             return False
-        if judgement.triggered is None or judgement.onset is None:
+        if judgement.triggered is None or judgement.onset in (None, self._told_onset):
             return False
+        assert judgement.onset is not None
         if self.way == "watch":
-            self._tell_once(trainer, judgement, "stability.way=watch goes on")
+            self._tell_of(trainer, judgement, "stability.way=watch goes on")
             return False
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
@@ -147,14 +148,14 @@ class Guard(Callback):
         if isinstance(decision, Halt):
             self._halt(trainer, module, target, decision.reason, circumstances)
         if target is None:
-            self._tell_once(trainer, judgement, "there is no state before it")
+            self._tell_of(trainer, judgement, "there is no state before it")
             return False
         self._rewind(trainer, module, target, decision, circumstances)
         return True
 
-    def _tell_once(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
-        if judgement.onset != self._told_onset:
-            self._tell(trainer, f"step {judgement.step}: loss {judgement.loss:.3f} is a spike; {why}")
+    def _tell_of(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
+        """Of a spike that is left alone, once: while it lasts nothing changes."""
+        self._tell(trainer, f"step {judgement.step}: loss {judgement.loss:.3f} is a spike; {why}")
         self._told_onset = judgement.onset
 
     def _record_withheld(self, trainer: Trainer, judgement: Judgement, norm: float) -> None:
@@ -212,7 +213,7 @@ class Guard(Callback):
         self.sequencer().leave_out(self.ledger.skips)
         go_to_step(trainer, target, module.accumulation)
         module.sums.forget()
-        self._step = target
+        self._step, self._told_onset = target, None
         return True
 
     def _target(self, trainer: Trainer, latest: int, onset: int) -> int | None:
