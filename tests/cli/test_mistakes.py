@@ -86,6 +86,14 @@ MISTAKES = {
     "backtest curve=loss.csv min_rise=0.0": "min_rise=0.0 must be a number above 0",
     "backtest curve=loss.csv stability.detector.width=0.0": "stability.detector.width=0.0 must be a number above 0",
     "backtest curve=loss.csv stability=none": "stability=None: expected Guard",
+    "drill only=[plateua]": "only: there is no fault 'plateua'; choose from garbage_data, ",
+    "drill faults.plateau.at_step=501": "faults.plateau.at_step=501 is beyond the run's 500 steps",
+    "drill faults.plateau.rank=1": "faults.plateau.rank=1 must be below the number of ranks, 1, or null",
+    "drill faults.plateau.num_steps=-1": "NoisyWeights: num_steps=-1 must be at least 1",
+    "drill faults.plateau.sise=2.0": "faults.plateau.sise: there is no such key; did you mean faults.plateau.size?",
+    "drill validate_every_n_steps=300": "validate_every_n_steps=300 must divide the run's 500 steps",
+    "drill output=.": "output=. is a folder: give the name of a file",
+    "drill optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
 }
 
 

@@ -11,6 +11,7 @@ VERBS = {
     "evaluate": "held-out perplexity and bits of a run",
     "generate": "text from a run",
     "backtest": "what detectors make of a recorded loss curve",
+    "drill": "faults on purpose, and what the guard makes of them",
 }
 FLAGS = {"-h", "--help", "--hydra-help", "-m", "--multirun", "-c", "--cfg", "--resolve", "-i", "--info", "--config-dir"}
 USAGE = "\n".join(

@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def train(config: DictConfig) -> None:
-    _quiet_lightning()
+    quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
     begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt"))  # until something was trained, nothing binds
@@ -63,7 +63,7 @@ def train(config: DictConfig) -> None:
         _print_closing(summary, folder)
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Keep Lightning's tips off the console; its warnings stay, but for what does not apply to this loader."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
