@@ -102,6 +102,14 @@ MISTAKES = {
     "inspect run=healed intervention=0": "run=healed: it has no whole checkpoint yet",
     "inspect run=healed output=healed": "output=healed is a folder; name a file in it",
     "inspect run=healed max_steps=0": "max_steps=0 must be at least 1",
+    "drill only=[plateua]": "only: there is no fault 'plateua'; choose from garbage_data, ",
+    "drill faults.plateau.at_step=501": "faults.plateau.at_step=501 is beyond the run's 500 steps",
+    "drill faults.plateau.rank=1": "faults.plateau.rank=1 must be below the number of ranks, 1, or null",
+    "drill faults.plateau.num_steps=-1": "NoisyWeights: num_steps=-1 must be at least 1",
+    "drill faults.plateau.sise=2.0": "faults.plateau.sise: there is no such key; did you mean faults.plateau.size?",
+    "drill validate_every_n_steps=300": "validate_every_n_steps=300 must divide the run's 500 steps",
+    "drill output=.": "output=. is a folder: give the name of a file",
+    "drill optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
 }
 
 WITHHELD = {

@@ -1,0 +1,199 @@
+"""Faults for drills: callbacks that spoil a run on purpose. Only `mulligan drill` loads this file.
+
+Each is a function of its seed and its place in the run, and does nothing outside it.
+"""
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mulligan.data.loader import MicroBatch
+from mulligan.objective.linear_cross_entropy import Terms
+from mulligan.training.module import PretrainModule
+from mulligan.training.rewind import training_tensors
+
+
+class Fault(Callback):
+    """Acts in ``num_steps`` updates from the ``at_step``-th on, on ``rank`` alone or on all (None).
+
+    Updates are counted as they are tried, and a rewind ends the fault: what it did to the state is undone. ``began`` is
+    the attempt in which it first acted, on whichever rank.
+    """
+
+    undone_by_rewind: ClassVar[bool] = True
+
+    def __init__(self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0) -> None:
+        for key, number, least in (("at_step", at_step, 1), ("num_steps", num_steps, 1), ("rank", rank or 0, 0)):
+            if number < least:
+                raise ValueError(f"{type(self).__name__}: {key}={number} must be at least {least}")
+        self.at_step, self.num_steps, self.rank, self.seed = at_step, num_steps, rank, seed
+        self.began: int | None = None
+        self._lost_steps = 0  # when it began
+
+    def _update(self, trainer: Trainer, module: PretrainModule) -> int:
+        """The number of the update being made, by which the fault finds its place."""
+        return module.attempt + 1
+
+    def _acts(self, trainer: Trainer, module: PretrainModule) -> bool:
+        if not self.at_step <= self._update(trainer, module) < self.at_step + self.num_steps:
+            return False
+        if self.began is None:
+            self.began, self._lost_steps = module.attempt + 1, module.ledger.lost_steps
+        is_over = self.undone_by_rewind and module.ledger.lost_steps != self._lost_steps
+        return not is_over and self.rank in (None, trainer.global_rank)
+
+    def _draws(self, *place: int) -> torch.Generator:
+        return torch.Generator().manual_seed(hash((self.seed, *place)) % 2**63)
+
+
+class DataFault(Fault):
+    """Lies in the samples that a run without skips meets at ``at_step``: leaving them out avoids it, and going back
+    without that meets it again.
+    """
+
+    undone_by_rewind: ClassVar[bool] = False
+
+    def _update(self, trainer: Trainer, module: PretrainModule) -> int:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
+        return data.sequencer.first_sample(trainer.global_step, data.global_batch) // data.global_batch + 1
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
+        if not self._acts(trainer, pl_module):
+            return
+        place = (self._update(trainer, pl_module), batch_idx % pl_module.accumulation, trainer.global_rank)
+        tokens_ST, begin_id = batch.tokens_ST, pl_module.begin_id
+        spoilt_ST = self._spoilt(tokens_ST, pl_module, self._draws(*place)).to(tokens_ST.device)
+        # The marks of documents stay where they are: targets were counted by them.
+        tokens_ST.copy_(torch.where(tokens_ST == begin_id, begin_id, spoilt_ST))
+
+    def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
+        raise NotImplementedError
+
+
+class GarbageData(DataFault):
+    """Random tokens in place of the batch's."""
+
+    def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
+        return torch.randint(module.begin_id + 1, module.model_config.vocab_size, tokens_ST.shape, generator=draws)
+
+
+class RepeatedData(DataFault):
+    """A few tokens in a row of one sample, over and over through the batch."""
+
+    def __init__(
+        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, num_tokens: int
+    ) -> None:
+        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
+        if num_tokens < 1:
+            raise ValueError(f"RepeatedData: num_tokens={num_tokens} must be at least 1")
+        self.num_tokens = num_tokens
+
+    def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
+        text = tokens_ST[0][tokens_ST[0] != module.begin_id]
+        start = int(torch.randint(max(1, len(text) - self.num_tokens + 1), (), generator=draws))
+        phrase = text[start : start + self.num_tokens]
+        return phrase[torch.arange(tokens_ST.shape[1]) % len(phrase)].expand_as(tokens_ST)
+
+
+class ScaledGradient(Fault):
+    """``factor`` times the gradient, before any rank or micro-batch is added to it; the loss reads as it was."""
+
+    def __init__(
+        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, factor: float
+    ) -> None:
+        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
+        self.factor = factor
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
+        if not self._acts(trainer, pl_module):
+            return
+        objective = pl_module.objective
+
+        def scaled(*args: Any, **kwargs: Any) -> Terms:
+            pl_module.objective = objective
+            terms = objective(*args, **kwargs)
+            terms.loss_sum.register_hook(lambda gradient: gradient * self.factor)
+            return terms
+
+        pl_module.objective = scaled
+
+
+class RateJump(Fault):
+    """``factor`` times the learning rate, which the schedule sets anew for each update."""
+
+    def __init__(
+        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, factor: float
+    ) -> None:
+        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
+        if not 0.0 < factor < math.inf:
+            raise ValueError(f"RateJump: factor={factor} must be a number above 0")
+        self.factor = factor
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
+        if self._acts(trainer, pl_module):
+            for group in optimizer.param_groups:
+                group["lr"] *= self.factor
+
+
+class FlippedBit(Fault):
+    """One bit of one weight, or of one of its moments, drawn from the seed: 30 is float32's highest exponent bit."""
+
+    def __init__(
+        self,
+        *,
+        at_step: int,
+        num_steps: int = 1,
+        rank: int | None = None,
+        seed: int = 0,
+        where: Literal["weight", "exp_avg", "exp_avg_sq"],
+        bit: int,
+    ) -> None:
+        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
+        if not 0 <= bit < 32:
+            raise ValueError(f"FlippedBit: bit={bit} must be in [0, 31], the bits of float32")
+        if where != "weight" and at_step == 1:
+            raise ValueError(f"FlippedBit: at_step=1 comes before there is a moment; where={where} needs at least 2")
+        self.suffix, self.bit = "" if where == "weight" else f".{where}", bit
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
+        if batch_idx % pl_module.accumulation or not self._acts(trainer, pl_module):
+            return
+        draws = self._draws(self._update(trainer, pl_module))
+        tensors = _of_weights(trainer, pl_module, self.suffix)
+        tensor = tensors[int(torch.randint(len(tensors), (), generator=draws))]
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"FlippedBit flips bits of float32, and the weights are {tensor.dtype}: change precision")
+        place = torch.randint(tensor.numel(), (), generator=draws)
+        tensor.view(-1).view(torch.int32)[place] ^= 1 << self.bit if self.bit < 31 else -(2**31)
+
+
+class NoisyWeights(Fault):
+    """Noise on every matrix, its deviation ``size`` times the matrix's own: once, or a little in each update."""
+
+    def __init__(
+        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, size: float
+    ) -> None:
+        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
+        if not 0.0 < size < math.inf:
+            raise ValueError(f"NoisyWeights: size={size} must be a number above 0")
+        self.size = size
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
+        if batch_idx % pl_module.accumulation or not self._acts(trainer, pl_module):
+            return
+        draws = self._draws(self._update(trainer, pl_module))  # alike on every rank, so that copies stay copies
+        for tensor in _of_weights(trainer, pl_module):
+            if tensor.ndim > 1:
+                noise = torch.randn(tensor.shape, generator=draws).to(tensor)
+                tensor += noise * self.size * tensor.square().mean().sqrt()
+
+
+def _of_weights(trainer: Trainer, module: PretrainModule, suffix: str = "") -> list[Tensor]:
+    """The model's weights, or the moments of that suffix: this rank's part, where it has any."""
+    tensors = training_tensors(module, trainer.optimizers[0])
+    names = (f"{name}{suffix}" for name, _ in module.named_parameters() if name.startswith("model."))
+    return [tensors[name] for name in names if tensors[name].numel()]

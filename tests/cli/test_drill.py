@@ -1,0 +1,65 @@
+"""``mulligan drill`` as a user runs it: a run without a fault, one run a fault, a table and the numbers as JSON."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mulligan.cli.main import main
+
+SHORT = (
+    "max_steps=12", "checkpoint.every_n_steps=6", "logger=none", "faults.no_number.at_step=8",
+    "faults.no_number.num_steps=1", "faults.plateau.at_step=10",
+)  # fmt: skip
+Drill = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def drill(
+    tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Drill:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mulligan", "drill", *tiny, *SHORT, *options])
+        code = main()
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def rows(printed: str) -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
+    return {name: row for name, *row in cells}
+
+
+def test_two_faults_and_a_second_drill_of_the_same_name(drill: Drill) -> None:
+    code, printed, _ = drill("only=[no_number,plateau]", "output=numbers.json")
+    assert code == 0
+    table, numbers = rows(printed), json.loads(Path("numbers.json").read_text())
+    assert list(table) == ["clean", "no_number", "plateau"]
+    assert table["clean"][:4] == ["-", "-", "0", "0"]
+    assert table["no_number"][:4] == ["withheld", "0", "0", "0"]
+    assert numbers["clean"]["excess_percent"] == 0.0
+    assert numbers["no_number"]["began"] == 8
+    assert numbers["plateau"]["answers"] == [], "the detector has not warmed up"
+    assert numbers["plateau"]["loss"] > numbers["clean"]["loss"]
+    assert "at_step: 10" in Path("runs/drill/plateau/config.yaml").read_text()
+
+    code, _, said = drill("only=[no_number,plateau]")
+    assert code == 2
+    assert "runs/drill is there already: remove it, or give the drill another name" in said
+
+
+def test_a_halt_is_a_result(drill: Drill) -> None:
+    code, printed, _ = drill("only=[no_number]", "stability.policy.rewind=false", "stability.policy.max_withheld=0")
+    assert code == 0
+    assert rows(printed)["no_number"] == ["halt", "0", "0", f"{(9 - 6) * 4 * 32}", "halted", "-"]
+
+
+def test_a_run_that_nobody_guards(drill: Drill) -> None:
+    code, printed, _ = drill("only=[no_number]", "stability=none", "output=numbers.json")
+    assert code == 0
+    assert rows(printed)["no_number"] == ["-", "-", "0", "0", "nan", "-"]
+    assert json.loads(Path("numbers.json").read_text())["no_number"]["loss"] is None
