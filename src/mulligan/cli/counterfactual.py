@@ -15,8 +15,9 @@ from mulligan.cli.train import quiet_lightning
 from mulligan.training.counterfactual import Outcome, arms, try_out, verdict, write_start
 
 
-def counterfactual(run: SavedRun, number: int, updates: range, console: Console) -> dict[str, Any]:
+def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console: Console) -> dict[str, Any]:
     """Try the batches of ``updates`` and the state before them together and apart, and show the verdict."""
+    number = entry["number"]
     near = run.newest_before(updates[0], num_lines=number)
     if near is None:
         raise ValueError(
@@ -28,7 +29,8 @@ def counterfactual(run: SavedRun, number: int, updates: range, console: Console)
     far = run.newest_before(near.step, num_lines=number)
     outcomes = []
     with Reporter(speaks=True) as report:
-        tried = arms(updates, run.sequencer(shards, ledger.skips), run.global_batch, near, far)
+        sequencer = run.sequencer(shards, ledger.skips)
+        tried = arms(updates, entry.get("skip", [0, 0])[1], sequencer, run.global_batch, near, far)
         for done, arm in enumerate(tried):
             report("trying", done, len(tried))
             with TemporaryDirectory() as folder:

@@ -96,7 +96,7 @@ def _inspect_one(inspection: Inspection, entry: dict[str, Any]) -> dict[str, Any
     show_curve(console, entry)
     steps = suspects(entry)
     if inspection.test is not None:
-        return {"intervention": entry, inspection.test: counterfactual(run, number, steps, console)}
+        return {"intervention": entry, inspection.test: counterfactual(run, entry, steps, console)}
     judged = steps[: inspection.max_steps]
     before = run.newest_before(steps[0], num_lines=number)
     checkpoint = before or run.newest

@@ -1,8 +1,8 @@
-"""Has the loss left its band? Judged from one step's loss after another, against a window of accepted values.
+"""Has the loss risen? Judged from one step's loss after another, against a window of accepted values.
 
-Only finite values inside the band enter the window, so neither a spike nor the plateau after it is ever learnt as
-normal, and one NaN hides nothing. Centre and scale are medians, which a few odd values do not move; the centre follows
-a falling loss, and never a rising one.
+A one-sided cumulative sum (Page 1954, "Continuous inspection schemes") over a robust centre and scale. While the sum is
+above zero nothing enters the window, so neither a spike nor the plateau after it is ever learnt as normal, and one NaN
+hides nothing. Centre and scale are medians, which a few odd values do not move.
 """
 
 import math
@@ -11,12 +11,14 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-Reason = Literal["loss", "not finite", "drift"]
+RUN = 4  # steps whose mean the scale is taken from: losses that stray together make it wider than lone ones do
+FULL = 2.0  # slacks above the limit at which a step counts one; no more beyond, for it may be an outlier
+Reason = Literal["loss", "not finite"]
 
 
 class Judgement(NamedTuple):
-    """What one step's loss was held against. ``onset`` is the first step of the present rise, None inside the band;
-    ``triggered`` says that the detector is sure. ``centre`` and ``limit`` are nats, NaN before there is a band.
+    """What one step's loss was held against. ``onset`` is the first step of the present rise, None where there is none;
+    ``triggered`` says that the detector is sure. ``centre`` and ``limit`` are nats, NaN before there is a window.
     """
 
     step: int
@@ -30,22 +32,26 @@ class Judgement(NamedTuple):
 class Detector:
     """One-sided, robust and aware of drift; its whole state is in ``state_dict``.
 
-    The band ends ``max(min_rise, width * scale)`` nats above the centre. A loss outside it counts one up, a loss inside
-    it one down; at ``patience`` the detector is sure, and the onset is the step at which the count left zero. A loss
-    that creeps up inside the band is caught when its centre stands as far above the lowest centre so far.
+    The limit lies one slack, ``max(min_rise, width * scale)`` nats, above the centre. A loss at the limit adds nothing
+    to the sum, one above it up to 1, reached ``FULL`` slacks higher, and one below it takes off in the same proportion.
+    At ``patience`` the detector is sure; the onset is the step at which the sum left zero.
+
+    The centre is the median of the newest quarter of the window. It is never below what was seen, so that the end of a
+    fall is no rise, and follows a creeping rise no further than one slack above the lowest it has been.
     """
 
     def __init__(
         self,
         *,
-        window: int = 64,
-        width: float = 6.0,
-        min_rise: float = 0.2,
+        window: int = 128,
+        width: float = 2.25,
+        min_rise: float = 0.15,
         patience: int = 3,
         warmup_steps: int = 50,
         norm_ratio: float = 20.0,
     ) -> None:
-        """``window`` and ``patience`` in steps, ``min_rise`` in nats, ``width`` in standard deviations.
+        """``window`` in accepted values, ``width`` in standard deviations, ``min_rise`` in nats: a smaller rise never
+        counts, however long. ``patience``: the fewest steps to be sure in.
 
         During the first ``warmup_steps`` only a value that is not finite triggers. ``norm_ratio``: a gradient norm this
         many times the window's median is a bad gradient by itself.
@@ -68,13 +74,13 @@ class Detector:
 
     def reset(self) -> None:
         """Judge with a fresh window: after a change of the rate, the batch, the length or the data."""
-        self._steps: deque[int] = deque(maxlen=self.window)
         self._losses: deque[float] = deque(maxlen=self.window)
+        self._deviations: deque[float] = deque(maxlen=self.window)
         self._norms: deque[float] = deque(maxlen=self.window)
         self._seen = 0
-        self._excess = 0
+        self._sum = 0.0
         self._onset: int | None = None
-        self._lowest: tuple[float, int] | None = None  # centre, step
+        self._lowest = math.inf  # centre
 
     @property
     def norm_limit(self) -> float:
@@ -86,58 +92,60 @@ class Detector:
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             self._onset = step if self._onset is None else self._onset
             return Judgement(step, loss, math.nan, math.nan, self._onset, "not finite")
+        recent = median(list(self._losses)[-(self.window // 4) :]) if self._losses else loss
         armed = self._seen >= self.warmup_steps and len(self._losses) >= self.window // 2
         self._seen += 1
         if not armed:
-            self._accept(step, loss, gradient_norm)
+            self._accept(loss, recent, gradient_norm)
             return Judgement(step, loss, math.nan, math.nan, None, None)
-        centre, scale = self._band(step)
-        rise = max(self.min_rise, self.width * scale)
-        limit = centre + rise
-        if loss > limit:
-            self._excess += 1
-            self._onset = step if self._onset is None else self._onset
-            triggered: Reason | None = "loss" if self._excess >= self.patience else None
-            return Judgement(step, loss, centre, limit, self._onset, triggered)
-        self._excess = max(0, self._excess - 1)
-        self._onset = None if self._excess == 0 else self._onset
-        self._accept(step, loss, gradient_norm)
-        if self._lowest is None or centre <= self._lowest[0]:
-            self._lowest = centre, step
-        if centre > self._lowest[0] + rise:
-            return Judgement(step, loss, centre, self._lowest[0] + rise, self._lowest[1], "drift")
-        return Judgement(step, loss, centre, limit, self._onset, None)
+        slack = max(self.min_rise, self.width * self._scale())
+        self._lowest = min(self._lowest, recent)
+        centre = min(recent, self._lowest + slack)
+        limit = centre + slack
+        counted = min(1.0, (loss - limit) / (FULL * slack))
+        self._sum = min(max(0.0, self._sum + counted), float(self.patience))
+        if self._sum == 0.0:
+            self._accept(loss, recent, gradient_norm)
+        elif self._onset is None:
+            self._onset = step
+        return Judgement(step, loss, centre, limit, self._onset, "loss" if self._sum >= self.patience else None)
 
-    def _accept(self, step: int, loss: float, gradient_norm: float) -> None:
-        self._steps.append(step)
+    def _accept(self, loss: float, centre: float, gradient_norm: float) -> None:
+        self._onset = None
         self._losses.append(loss)
+        newest = list(self._losses)[-RUN:]
+        self._deviations.append(sum(newest) / len(newest) - centre)
         self._norms.append(gradient_norm)
 
-    def _band(self, step: int) -> tuple[float, float]:
-        """Centre and scale at ``step``: of a line through the medians of the window's halves."""
-        steps, losses = list(self._steps), list(self._losses)
-        half = len(losses) // 2
-        older, newer = median(losses[:half]), median(losses[half:])
-        older_step, newer_step = median(steps[:half]), median(steps[half:])
-        slope = min(0.0, (newer - older) / (newer_step - older_step))
-        deviations = (abs(loss - newer - slope * (at - newer_step)) for at, loss in zip(steps, losses, strict=True))
-        return newer + slope * (step - newer_step), MAD_TO_DEVIATION * median(deviations)
+    def _scale(self) -> float:
+        """The standard deviation of a loss, by how means of ``RUN`` in a row stray from the centre of their time.
+
+        Each half of the window by itself: a fall that slows down changes how late the centre is.
+        """
+        deviations, half = list(self._deviations), len(self._deviations) // 2
+        strays = _strays(deviations[:half]) + _strays(deviations[half:])
+        return MAD_TO_DEVIATION * math.sqrt(RUN) * median(strays)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "steps": list(self._steps),
             "losses": list(self._losses),
+            "deviations": list(self._deviations),
             "norms": list(self._norms),
             "seen": self._seen,
-            "excess": self._excess,
+            "sum": self._sum,
             "onset": self._onset,
-            "lowest": None if self._lowest is None else list(self._lowest),
+            "lowest": self._lowest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reset()
-        self._steps.extend(state["steps"])
         self._losses.extend(state["losses"])
+        self._deviations.extend(state["deviations"])
         self._norms.extend(state["norms"])
-        self._seen, self._excess, self._onset = state["seen"], state["excess"], state["onset"]
-        self._lowest = None if state["lowest"] is None else (state["lowest"][0], state["lowest"][1])
+        self._seen, self._sum, self._onset = state["seen"], state["sum"], state["onset"]
+        self._lowest = state["lowest"]
+
+
+def _strays(values: list[float]) -> list[float]:
+    typical = median(values)
+    return [abs(value - typical) for value in values]

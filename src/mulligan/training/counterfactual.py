@@ -6,9 +6,12 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning.pytorch import Callback
+
 from mulligan.data.sequencer import Sequencer
 from mulligan.stability.detector import Judgement
 from mulligan.stability.ledger import Ledger
+from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.checkpoints import AtomicCheckpointIO, Checkpoint
 from mulligan.training.replay import StopAfter
 from mulligan.training.run import TrainingRun
@@ -36,19 +39,25 @@ class Outcome(NamedTuple):
 
 
 def arms(
-    updates: range, sequencer: Sequencer, global_batch: int, near: Checkpoint, far: Checkpoint | None
+    updates: range,
+    skipped: int,
+    sequencer: Sequencer,
+    global_batch: int,
+    near: Checkpoint,
+    far: Checkpoint | None,
 ) -> list[Arm]:
     """The three experiments on ``updates``, 1-based, from states on the lineage of then.
 
-    ``near`` is the newest state before them; ``far`` an older one. Without that, another state is ``near`` itself
-    without the batches between, if there are any.
+    Other batches lie behind the sample index ``skipped`` too, up to which the run left them out. ``near`` is the newest
+    state before the updates; ``far`` an older one. Without that, another state is ``near`` itself without the batches
+    between, if there are any.
     """
     first, last = updates[0], updates[-1]
     before, begin, end = (sequencer.first_sample(step, global_batch) for step in (near.step, first - 1, last))
     until = last + SETTLING_STEPS
     found = [
         Arm("the same", "the same", near, None, first, until),
-        Arm("others", "the same", near, (begin, end), first, until),
+        Arm("others", "the same", near, (begin, max(end, skipped)), first, until),
     ]
     other = near if far is None else far
     if other.step < first - 1:
@@ -84,7 +93,9 @@ def try_out(arm: Arm, run: TrainingRun) -> Outcome:
 
     detector.observe = record  # type: ignore[method-assign]  # looked at on its way
     run.trainer.strategy.checkpoint_io = DiscardCheckpoints()
-    run.trainer.callbacks.append(StopAfter(arm.last + 1))  # type: ignore[attr-defined]  # a list; judged a step late
+    callbacks: list[Callback] = run.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:] = [one for one in callbacks if not isinstance(one, ConsoleProgress)]
+    callbacks.append(StopAfter(arm.last + 1))  # judged a step late
     run.train(lambda *_: None, lambda _: None)
     rises = [one.loss - one.centre if math.isfinite(one.loss) else math.inf for one in judged]
     known = [rise for rise in rises if not math.isnan(rise)]
