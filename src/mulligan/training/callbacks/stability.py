@@ -128,8 +128,8 @@ class Guard(Callback):
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
         loss, norm, withheld = values.read()
-        if self.ledger.rate_factor(values.step - 1) != self.ledger.rate_factor(values.step - 2):
-            self.detector.reset()  # a cut of the rate begins or ends
+        if self.ledger.rate_factor(values.step - 1) > self.ledger.rate_factor(values.step - 2):
+            self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
         self._recent.append([values.step, loss, norm])
         judgement = self.detector.observe(values.step, loss, norm)
         if withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps):
