@@ -1,0 +1,61 @@
+"""Clipping as PyTorch does it, on whole gradients and on shards, and the updates that are left out."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from mulligan.training.clipping import Clipping, _clip_shards
+
+SUMS = torch.tensor([5.0, 2.0])
+
+
+def parameters() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 4), (5,), (0, 4))]
+    for one in made:
+        one.grad = torch.randn(one.shape, generator=generator)
+    return made
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_shards_are_clipped_as_pytorch_clips(max_norm: float) -> None:
+    plain, sharded = parameters(), [one.grad for one in parameters()]
+    norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
+    found, sums_2 = _clip_shards(sharded, max_norm, SUMS)
+    torch.testing.assert_close(found, norm)
+    torch.testing.assert_close(sharded, [one.grad for one in plain])
+    assert sums_2.tolist() == [5.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "spoilt", "is_withheld"),
+    [(None, 0.0, None), (1e3, 0.0, 0.0), (1e3, math.nan, 1.0), (0.1, 0.0, 1.0), (-1.0, 0.0, 1.0)],
+)
+def test_an_update_above_the_limit_moves_neither_weights_nor_moments(
+    limit: float | None, spoilt: float, is_withheld: float | None
+) -> None:
+    held = parameters()
+    before = [one.detach().clone() for one in held]
+    optimizer, clipping = AdamW(held, fused=True), Clipping(1.0)
+    clipping.limit = limit
+    held[0].grad += spoilt
+    assert clipping(optimizer, SUMS) is SUMS
+    optimizer.step()
+    assert (None if clipping.withheld is None else clipping.withheld.item()) == is_withheld
+    moved = [not one.equal(old) for one, old in zip(held, before, strict=True)]
+    assert moved == ([False] * 3 if is_withheld else [True, True, False])
+    assert float(optimizer.state[held[1]]["step"]) == (0.0 if is_withheld else 1.0)
+
+
+def test_a_limit_that_is_lifted_withholds_nothing_more() -> None:
+    held = parameters()
+    optimizer, clipping = AdamW(held, fused=True), Clipping(None)
+    clipping.limit = -1.0
+    clipping(optimizer, SUMS)
+    clipping.limit = None
+    clipping(optimizer, SUMS)
+    optimizer.step()
+    assert float(optimizer.state[held[0]]["step"]) == 1.0

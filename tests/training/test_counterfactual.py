@@ -1,0 +1,89 @@
+"""PaLM's experiment: which batches each arm sees from which state, and what the outcomes say."""
+
+from pathlib import Path
+
+import pytest
+
+from mulligan.cli.inspection import main
+from mulligan.cli.record import write_record
+from mulligan.data.sequencer import Sequencer
+from mulligan.files import read_json
+from mulligan.stability.ledger import Ledger
+from mulligan.training.checkpoints import Checkpoint
+from mulligan.training.counterfactual import SETTLING_STEPS, Arm, Outcome, arms, verdict
+from tests.training.conftest import Compose, MakeRun, silent
+
+BATCH = 4
+GARBAGE = (
+    "+callbacks.fault._target_=mulligan.training.faults.GarbageData", "+callbacks.fault.at_step=60",
+    "+callbacks.fault.num_steps=3",
+)  # fmt: skip
+GUARDED = (
+    "max_steps=70", "checkpoint.every_n_steps=10", "checkpoint.keep_last=9", "optimizer.lr=1e-2",
+    "stability.detector.window=16", "stability.detector.warmup_steps=10", "stability.snapshots.every_n_steps=10",
+    "stability.policy.depth_steps=10", "stability.policy.skip_steps=20", "stability.policy.withhold=false",
+)  # fmt: skip
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(Path(f"step_{step}.ckpt"), step, "", milestone=False, ledger_lines=0)
+
+
+def seen(arm: Arm, sequencer: Sequencer) -> list[int]:
+    """The global batches of the updates in question, as numbers that a run without skips gives them."""
+    sequencer.leave_out([] if arm.skip is None else [arm.skip])
+    return [sequencer.first_sample(update - 1, BATCH) // BATCH for update in range(arm.first, arm.last + 1)]
+
+
+def test_arms_see_the_batches_they_name() -> None:
+    """Updates 101 to 104 are in question; the run left out the batches up to 120."""
+    sequencer = Sequencer(source_sizes=[10_000], seed=0)
+    for far, other in ((checkpoint(50), 50), (None, 90)):
+        found = arms(range(101, 105), 120 * BATCH, sequencer, BATCH, checkpoint(90), far)
+        same, others, elsewhere = (seen(arm, Sequencer(source_sizes=[10_000], seed=0)) for arm in found)
+        assert same[:4] == elsewhere[:4] == [100, 101, 102, 103]
+        assert others[:4] == [120, 121, 122, 123]
+        assert [len(batches) for batches in (same, others, elsewhere)] == [4 + SETTLING_STEPS] * 3
+        assert [(arm.start.step, arm.first) for arm in found] == [(90, 101), (90, 101), (other, other + 1)]
+
+
+def test_without_another_state_there_are_two_arms() -> None:
+    sequencer = Sequencer(source_sizes=[10_000], seed=0)
+    assert len(arms(range(91, 95), 0, sequencer, BATCH, checkpoint(90), None)) == 2
+
+
+@pytest.mark.parametrize(
+    ("spiked", "said"),
+    [
+        ((True, False, True), "the data"),
+        ((True, True, False), "the state: "),
+        ((True, False, False), "only the two together"),
+        ((True, True, True), "the state and the batches, each"),
+        ((False, False, False), "it does not come again"),
+        ((True, False), "the batches, or they and this state"),
+        ((True, True), "the state, whatever"),
+    ],
+)
+def test_the_verdict_follows_from_what_spiked(spiked: tuple[bool, ...], said: str) -> None:
+    names = (("the same", "the same"), ("others", "the same"), ("the same", "another"))
+    outcomes = [
+        Outcome(Arm(*name, checkpoint(0), None, 1, 2), 0.0, one) for name, one in zip(names, spiked, strict=False)
+    ]
+    assert verdict(outcomes).startswith(said)
+
+
+def test_garbage_is_found_to_be_the_data(
+    make_run: MakeRun, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(*GUARDED, *GARBAGE)
+    run.train(silent, silent, lambda: write_record(run.folder, composed(*GUARDED, *GARBAGE)))
+    (entry,) = Ledger(run.folder / "ledger.jsonl").entries
+    assert entry["onset"] in (60, 61)
+    monkeypatch.setattr(
+        "sys.argv", ["mulligan", "run=runs/default", "intervention=0", "test=counterfactual", "output=found.json"]
+    )
+    assert main() == 0
+    assert "verdict: the data: these batches spike from another state too" in capsys.readouterr().out
+    found = read_json(Path("found.json"))["counterfactual"]
+    assert [arm["spiked"] for arm in found["arms"]] == [True, False, True]
+    assert found["arms"][1]["highest_rise"] < 1.0 < found["arms"][0]["highest_rise"]
