@@ -133,7 +133,10 @@ class TrainingRun:
         self.micro_batch, self.accumulation = accumulation_of(
             global_batch=self.global_batch, micro_batch=micro_batch, world_size=self.num_ranks
         )
-        self.snapshot_gigabytes = 0.0 if self.guard is None else self.guard.check_memory(self._state_bytes)
+        self.snapshot_gigabytes = 0.0
+        if self.guard is not None:
+            self.guard.check_reach(checkpoint)
+            self.snapshot_gigabytes = self.guard.check_memory(self._state_bytes)
         self.trainer.accumulate_grad_batches = self.accumulation
         self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
         self.compile = resolve_compile(

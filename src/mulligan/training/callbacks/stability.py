@@ -78,6 +78,15 @@ class Guard(Callback):
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
         self.global_batch, self.regime, self.say = global_batch, regime, say
 
+    def check_reach(self, checkpoint: SaveCheckpoints) -> None:
+        """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go."""
+        reach = checkpoint.keep_last * checkpoint.every_n_steps
+        if self.way == "refit" and checkpoint.milestone_every_n_steps is None and reach < self.policy.depth_steps:
+            raise ValueError(
+                f"stability.policy.depth_steps={self.policy.depth_steps} is further back than checkpoint.keep_last x "
+                f"every_n_steps={reach} reaches with stability.way=refit: keep more of them, or rewind less far"
+            )
+
     def check_memory(self, state_bytes: float) -> float:
         """Gigabytes of host memory that the snapshots of states of ``state_bytes`` take; ValueError if too many."""
         return self.snapshots.check_budget(state_bytes) if self.way == "in_place" else 0.0
