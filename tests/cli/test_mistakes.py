@@ -49,7 +49,7 @@ MISTAKES = {
     "train max_steps=null max_tokens_per_parameter=nan": "max_tokens_per_parameter=nan must be a number above 0",
     "train stability.detector.width=0.0": "stability.detector.width=0.0 must be a number above 0",
     "train stability.policy.depth_steps=500": "stability.policy.depth_steps=500 is further back than",
-    "train stability.way=refit checkpoint.every_n_steps=9": "further back than checkpoint.keep_last x every_n_steps=18",
+    "train stability.way=refit checkpoint.every_n_steps=9": "further back than (checkpoint.keep_last - 1) x every",
     "train stability.snapshots.keep=0": "stability.snapshots.keep=0 leaves no state for stability.way=in_place",
     "train stability.snapshots.max_gigabytes=0.05": "stability.snapshots.keep=4 states of 0.03 GB are more than",
     "train evaluate_bytes=0": "evaluate_bytes=0 must be at least 1",

@@ -30,9 +30,22 @@ def test_shards_are_clipped_as_pytorch_clips(max_norm: float) -> None:
     assert sums_2.tolist() == [5.0, 2.0]
 
 
+def test_shards_in_bf16_leave_the_sums_alone() -> None:
+    exact = torch.tensor([4620289.0, 2097153.0])
+    _, sums_2 = _clip_shards([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact)
+    assert sums_2.equal(exact)
+
+
 @pytest.mark.parametrize(
     ("limit", "spoilt", "is_withheld"),
-    [(None, 0.0, None), (1e3, 0.0, 0.0), (1e3, math.nan, 1.0), (0.1, 0.0, 1.0), (-1.0, 0.0, 1.0)],
+    [
+        (None, 0.0, None),
+        (1e3, 0.0, 0.0),
+        (1e3, math.nan, 1.0),
+        (math.inf, math.inf, 1.0),
+        (0.1, 0.0, 1.0),
+        (-1.0, 0.0, 1.0),
+    ],
 )
 def test_an_update_above_the_limit_moves_neither_weights_nor_moments(
     limit: float | None, spoilt: float, is_withheld: float | None

@@ -15,6 +15,7 @@ from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.checkpoints import load_checkpoint
+from mulligan.training.faults import ScaledGradient
 from mulligan.training.run import TrainingRun
 from mulligan.training.step_sums import StepSums
 from tests.conftest import environment
@@ -50,7 +51,13 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
     [
         ("micro_batch=2",),
         ("data.loader_workers=2", "validate_every_n_steps=3"),
-        pytest.param(("precision=bf16-mixed", "compile=true"), marks=pytest.mark.slow),
+        pytest.param(
+            ("precision=bf16-mixed", "compile=true"),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+            ],
+        ),
         pytest.param(("precision=bf16-true", "data.document_mask=true"), marks=pytest.mark.slow),
     ],
 )
@@ -125,6 +132,28 @@ def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path
     assert_same(before["optimizer_states"][0]["state"], after["optimizer_states"][0]["state"])
     assert not last["state_dict"]["model.embedding.weight"].equal(after["state_dict"]["model.embedding.weight"])
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+
+
+def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) -> None:
+    """Their losses are as ever: without an answer the run would stand still and nobody would know."""
+    run = make_run(*WATCHED, "stability.detector.window=8")
+    run.trainer.callbacks.append(ScaledGradient(at_step=7, num_steps=6, factor=1e5))
+    run.train(silent, silent)
+    entries = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert [(entry["kind"], entry["judged_step"]) for entry in entries] == [
+        ("withheld", 7), ("withheld", 8), ("rewind", 9)
+    ]  # fmt: skip
+    assert (entries[-1]["trigger"], entries[-1]["onset"], entries[-1]["target"]) == ("gradient", 9, 6)
+
+
+def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED, "stability.detector.window=8", "stability.way=watch")
+    run.trainer.callbacks.append(ScaledGradient(at_step=7, num_steps=4, factor=1e5))
+    said: list[str] = []
+    run.train(silent, said.append)
+    entries = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert [(entry["kind"], entry["judged_step"]) for entry in entries] == [("withheld", step) for step in range(7, 11)]
+    assert any("spike (gradient, from step 9 on" in line and "watch goes on" in line for line in said)
 
 
 def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: MakeRun) -> None:

@@ -117,6 +117,7 @@ def test_bf16_trains(make_run: MakeRun, precision: str) -> None:
     assert summary is not None
     assert summary["val_bits_per_token"] < math.log2(400) - 0.5
     state = load_checkpoint(Path("runs/default/checkpoints/step_00000030.ckpt"))["state_dict"]
+    assert state.pop("carried_2").dtype == torch.float32  # a sum of losses, whatever the weights are
     assert {tensor.dtype for tensor in state.values()} == {
         torch.float32 if precision == "bf16-mixed" else torch.bfloat16
     }

@@ -18,7 +18,7 @@ from mulligan.training.counterfactual import Outcome, arms, try_out, verdict, wr
 def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console: Console) -> dict[str, Any]:
     """Try the batches of ``updates`` and the state before them together and apart, and show the verdict."""
     number = entry["number"]
-    near = run.newest_before(updates[0], num_lines=number)
+    near = run.newest_before(updates[0], num_lines=number, written_then=True)
     if near is None:
         raise ValueError(
             f"test=counterfactual: {run.folder} has no checkpoint from before step {updates[0]} left; keep more "
@@ -26,7 +26,7 @@ def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console
         )
     quiet_lightning()
     ledger, shards = run.ledger.before(number), run.training_shards()
-    far = run.newest_before(near.step, num_lines=number)
+    far = run.newest_before(near.step, num_lines=number, written_then=True)
     outcomes = []
     with Reporter(speaks=True) as report:
         sequencer = run.sequencer(shards, ledger.skips)

@@ -45,9 +45,10 @@ class SavedRun:
             raise ValueError(f"run={self.folder}: it has no whole checkpoint yet")
         return found
 
-    def newest_before(self, step: int, *, num_lines: int) -> Checkpoint | None:
+    def newest_before(self, step: int, *, num_lines: int, written_then: bool = False) -> Checkpoint | None:
         """The newest whole checkpoint from before ``step`` on the lineage that the run was on when its ledger had
-        ``num_lines``, also among those of ``checkpoint.keep_abandoned``; None where there is no such.
+        ``num_lines``, also among those of ``checkpoint.keep_abandoned``; None where there is no such. A run goes on
+        with a shorter ledger only from one ``written_then``, or earlier.
         """
 
         def is_on_lineage(found: Checkpoint) -> bool:
@@ -56,7 +57,11 @@ class SavedRun:
             return not self.ledger.before(later).abandons(found.step, earlier)
 
         kept = [*listed(self._checkpoints), *listed(self._checkpoints / "abandoned")]
-        candidates = [found for found in kept if found.step < step and is_on_lineage(found)]
+        candidates = [
+            found
+            for found in kept
+            if found.step < step and is_on_lineage(found) and not (written_then and found.ledger_lines > num_lines)
+        ]
         return next(filter(is_whole, sorted(candidates, key=lambda found: -found.step)), None)
 
     def model(self, checkpoint: Checkpoint | None = None) -> Transformer:

@@ -65,11 +65,20 @@ def train(config: DictConfig) -> None:
         except Exception:
             _end_started_ranks(run)
             raise
+        finally:
+            if speaks and any(folder.rglob("version_*/metrics.csv")):
+                _draw(folder)
     if summary is not None:
         _print_closing(summary, folder)
-        if any(folder.rglob("version_*/metrics.csv")):
-            draw_run(folder, folder / "curve.png")
-            print(f"{folder}/curve.png shows its loss, and what was given up")
+
+
+def _draw(folder: Path) -> None:
+    picture = folder / "curve.png"
+    try:
+        draw_run(folder, picture)
+        print(f"{picture} shows the loss, and what was given up", flush=True)
+    except ValueError as error:  # a line that a kill cut off, say
+        print(f"{picture} is not drawn: {error}", flush=True)
 
 
 def _end_started_ranks(run: TrainingRun) -> None:

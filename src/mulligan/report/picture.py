@@ -42,10 +42,12 @@ def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> N
         ]
         color, label = KEPT if stretch.is_kept else GIVEN_UP, labels.pop(stretch.is_kept, None)
         axes.plot(*zip(*shown, strict=True) if shown else ((), ()), color=color, label=label, linewidth=1.2)
+    withheld: str | None = "update withheld"
     for entry in entries:
         at = entry["attempt"]
         if entry["kind"] == "withheld":
-            axes.axvline(at, color=WITHHELD, linewidth=0.8, linestyle=":")
+            axes.axvline(at, color=WITHHELD, label=withheld, linewidth=0.8, linestyle=":")
+            withheld = None
             continue
         axes.axvline(at, color=GIVEN_UP, linewidth=0.8, linestyle="--")
         back = "halted" if entry["kind"] == "halt" else f"back to step {entry['target']}"

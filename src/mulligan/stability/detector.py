@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 RUN = 4  # steps whose mean the scale is taken from: losses that stray together make it wider than lone ones do
 FULL = 2.0  # slacks above the limit at which a step counts one; no more beyond, for it may be an outlier
-Reason = Literal["loss", "not finite"]
+Reason = Literal["loss", "not finite", "gradient"]  # the last is the guard's: too many bad ones
 
 
 class Judgement(NamedTuple):

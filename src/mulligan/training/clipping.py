@@ -30,16 +30,16 @@ class Clipping:
             self.norm, sums_2 = _clip_shards([_shard(parameter) for parameter in parameters], self.max_norm, sums_2)
         else:
             self.norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
-        # Not above the limit: also where the norm is no number.
-        self.withheld = None if self.limit is None else (~(self.norm <= self.limit)).float()
+        is_good = self.norm.isfinite() & (self.norm <= (math.inf if self.limit is None else self.limit))
+        self.withheld = None if self.limit is None else (~is_good).float()
         optimizer.found_inf, optimizer.grad_scale = self.withheld, None  # type: ignore[attr-defined]
         return sums_2
 
 
 def _clip_shards(gradients: list[Tensor], max_norm: float, sums_2: Tensor) -> tuple[Tensor, Tensor]:
     """``torch.nn.utils.clip_grad_norm_`` on each rank's shards. The norm needs a collective: ``sums_2`` rides in it."""
-    squared = torch.nn.utils.get_total_norm(gradients).square()
-    squared_and_sums_3 = all_reduce_sum(torch.cat((squared.reshape(1), sums_2.to(squared.dtype))))
+    squared = torch.nn.utils.get_total_norm(gradients).to(sums_2.dtype).square()
+    squared_and_sums_3 = all_reduce_sum(torch.cat((squared.reshape(1), sums_2)))
     norm = squared_and_sums_3[0].sqrt()
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm, squared_and_sums_3[1:]

@@ -1,4 +1,4 @@
-"""Faults for drills: callbacks that spoil a run on purpose. Only `mulligan drill` loads this file.
+"""Faults: callbacks that spoil a run on purpose. Only `mulligan drill` and experiment=heal_demo load this file.
 
 Each is a function of its seed and its place in the run, and does nothing outside it.
 """

@@ -64,6 +64,12 @@ class PretrainModule(LightningModule):
         self.model: Transformer | None = None
         self.validation_sums: Tensor | None = None
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """What Lightning's bf16-true does to every weight would round the loss that DDP carries."""
+        super()._apply(*args, **kwargs)
+        self.carried_2.data = self.carried_2.data.float()
+        return self
+
     @property
     def attempt(self) -> int:
         """Updates ever tried: those kept, and those that rewinds gave up."""

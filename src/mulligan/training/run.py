@@ -260,7 +260,9 @@ class TrainingRun:
                 checkpoint=self.checkpoint,
                 sequencer=lambda: datamodule.sequencer,
                 global_batch=self.global_batch,
-                regime=repr([vars(part) for part in (self.optimizer, self.schedule, self.objective)]),
+                regime=repr(
+                    [self.num_steps, *(vars(part) for part in (self.optimizer, self.schedule, self.objective))]
+                ),
                 say=warn,
             )
         found = newest_whole(self.checkpoint.folder, ledger, warn)

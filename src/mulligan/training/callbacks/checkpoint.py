@@ -62,7 +62,8 @@ class SaveCheckpoints(Callback):
 
     def abandon_after(self, trainer: Trainer, step: int) -> None:
         """Put away what lies after ``step``: no resume may find it, and new files take its names."""
-        self._saved_step = step if checkpoint_path(self.folder, step).is_file() else -1
+        is_there = trainer.strategy.broadcast(checkpoint_path(self.folder, step).is_file())  # all save, or none
+        self._saved_step = step if is_there else -1
         if not trainer.is_global_zero:
             return
         for found in listed(self.folder):

@@ -30,7 +30,8 @@ class StopOnSigterm(Callback):
         assert hasattr(connector, "_sigterm_notifier_fn")
         assert hasattr(loop, "_broadcast_sigterm_tensor")
         connector._sigterm_notifier_fn = self._notice  # type: ignore[method-assign]  # meant: it takes its place
-        if threading.current_thread() is threading.main_thread():
+        # No teardown follows an exception: a second fit finds our own handler there, and keeps what was before.
+        if self._former_interrupt is None and threading.current_thread() is threading.main_thread():
             self._former_interrupt = signal.signal(signal.SIGINT, self._notice_interrupt)
         loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # meant as well
 

@@ -49,11 +49,11 @@ class Guard(Callback):
             raise ValueError(
                 "stability.snapshots.keep=0 leaves no state for stability.way=in_place: keep some, or refit"
             )
-        reach = snapshots.keep * snapshots.every_n_steps
+        reach = (snapshots.keep - 1) * snapshots.every_n_steps  # right after one is taken
         if way == "in_place" and reach < policy.depth_steps:
             raise ValueError(
-                f"stability.policy.depth_steps={policy.depth_steps} is further back than stability.snapshots.keep x "
-                f"every_n_steps={reach} reaches: keep more of them, or rewind less far"
+                f"stability.policy.depth_steps={policy.depth_steps} is further back than (stability.snapshots.keep "
+                f"- 1) x every_n_steps={reach} reaches: keep more of them, or rewind less far"
             )
         self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
         self._pending: StepValues | None = None
@@ -80,11 +80,11 @@ class Guard(Callback):
 
     def check_reach(self, checkpoint: SaveCheckpoints) -> None:
         """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go."""
-        reach = checkpoint.keep_last * checkpoint.every_n_steps
+        reach = (checkpoint.keep_last - 1) * checkpoint.every_n_steps
         if self.way == "refit" and checkpoint.milestone_every_n_steps is None and reach < self.policy.depth_steps:
             raise ValueError(
-                f"stability.policy.depth_steps={self.policy.depth_steps} is further back than checkpoint.keep_last x "
-                f"every_n_steps={reach} reaches with stability.way=refit: keep more of them, or rewind less far"
+                f"stability.policy.depth_steps={self.policy.depth_steps} is further back than (checkpoint.keep_last - "
+                f"1) x every_n_steps={reach} reaches with stability.way=refit: keep more of them, or rewind less far"
             )
 
     def check_memory(self, state_bytes: float) -> float:
@@ -141,12 +141,21 @@ class Guard(Callback):
             self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
         self._recent.append([values.step, loss, norm])
         judgement = self.detector.observe(values.step, loss, norm)
-        if withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps):
+        is_one_of_few = withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps)
+        if withheld and not is_one_of_few:  # the run stands still
+            onset = values.step if judgement.onset is None else judgement.onset
+            judgement = judgement._replace(onset=onset, triggered=judgement.triggered or "gradient")
+        if not is_one_of_few and judgement.triggered is not None and self._answers(trainer, module, judgement, norm):
+            return True
+        if withheld:
             self._record_withheld(trainer, judgement, norm)
-            return False
-        if judgement.triggered is None or judgement.onset in (None, self._told_onset):
-            return False
+        return False
+
+    def _answers(self, trainer: Trainer, module: PretrainModule, judgement: Judgement, norm: float) -> bool:
+        """Do what the policy says to a spike; True when that went back to an earlier step."""
         assert judgement.onset is not None
+        if judgement.onset == self._told_onset:
+            return False
         if self.way == "watch":
             self._tell_of(trainer, judgement, "stability.way=watch goes on")
             return False
@@ -159,12 +168,12 @@ class Guard(Callback):
         if target is None:
             self._tell_of(trainer, judgement, "there is no state before it")
             return False
-        self._rewind(trainer, module, target, decision, circumstances)
+        self._rewind(trainer, module, target, decision, judgement, circumstances)
         return True
 
     def _tell_of(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
         """Of a spike that is left alone, once: while it lasts nothing changes."""
-        self._tell(trainer, f"step {judgement.step}: loss {judgement.loss:.3f} is a spike; {why}")
+        self._tell(trainer, f"step {judgement.step}: {described(judgement)}; {why}")
         self._told_onset = judgement.onset
 
     def _record_withheld(self, trainer: Trainer, judgement: Judgement, norm: float) -> None:
@@ -188,7 +197,13 @@ class Guard(Callback):
         )
 
     def _rewind(
-        self, trainer: Trainer, module: PretrainModule, target: int, decision: Rewind, circumstances: dict[str, Any]
+        self,
+        trainer: Trainer,
+        module: PretrainModule,
+        target: int,
+        decision: Rewind,
+        judgement: Judgement,
+        circumstances: dict[str, Any],
     ) -> None:
         stop = max(target + decision.skip_steps, trainer.global_step)
         skip = [self.sequencer().first_sample(step, self.global_batch) for step in (target, stop)]
@@ -201,12 +216,8 @@ class Guard(Callback):
             rate_factor=decision.rate_factor,
             rate_steps=decision.rate_steps,
         )
-        judged, onset, trigger = (circumstances[key] for key in ("judged_step", "onset", "trigger"))
-        self._tell(
-            trainer,
-            f"step {judged}: spike ({trigger}, from step {onset} on, loss {circumstances['loss']}): "
-            f"back to step {target}, without the samples {skip[0]} to {skip[1] - 1}",
-        )
+        back = f"back to step {target}, without the samples {skip[0]} to {skip[1] - 1}"
+        self._tell(trainer, f"step {judgement.step}: {described(judgement)}; {back}")
         self.checkpoint.abandon_after(trainer, target)
         if self.way == "refit" or not self._restored(trainer, module, target):
             trainer.strategy.barrier()  # until rank 0 has written: every rank reads the ledger and the folder anew
@@ -226,12 +237,11 @@ class Guard(Callback):
         return True
 
     def _target(self, trainer: Trainer, latest: int, onset: int) -> int | None:
-        """The step to go back to: the newest state at or before ``latest``, else the oldest before the onset."""
+        """The step to go back to: of the states before the onset the one nearest to ``latest``, of two the deeper."""
         kept = self.snapshots.steps if self.way == "in_place" else []
         on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
-        deep_enough = [step for step in kept if step <= latest] or [step for step in on_disk if step <= latest]
         before = [step for step in (*kept, *on_disk) if step < onset]
-        return max(deep_enough) if deep_enough else min(before, default=None)
+        return min(before, key=lambda step: (abs(step - latest), step), default=None)
 
     def _tell(self, trainer: Trainer, text: str) -> None:
         """One line for the console, an event for the loggers, an alert where a logger has such a thing."""
@@ -259,6 +269,12 @@ class Guard(Callback):
             "limit": finite(judgement.limit),
             "values": [[step, finite(loss), finite(norm)] for step, loss, norm in self._recent],
         }
+
+
+def described(judgement: Judgement) -> str:
+    """A spike in words: ``spike (loss, from step 9 on, loss 5.912)``."""
+    loss = f"{judgement.loss:.3f}" if math.isfinite(judgement.loss) else "not finite"
+    return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
 
 
 def finite(number: float) -> float | None:
