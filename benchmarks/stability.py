@@ -58,7 +58,7 @@ CAUSES = {
 }
 HEAL = (
     *("stability.snapshots.every_n_steps=10", "stability.snapshots.keep=6", "stability.policy.depth_steps=20"),
-    *("stability.policy.skip_steps=40", "stability.policy.cooldown_steps=100", "stability.policy.rate_steps=100"),
+    *("stability.policy.skip_steps=60", "stability.policy.cooldown_steps=100", "stability.policy.rate_steps=100"),
     *(
         "stability.policy.cut_rate_at_level=1",
         "stability.policy.rate_factor=0.25",

@@ -1,5 +1,6 @@
 """Files are whole or absent, and their hashes are those of their bytes."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,8 @@ def test_a_torn_json_file_is_named(tmp_path: Path, torn: bytes) -> None:
     path.write_bytes(torn)
     with pytest.raises(ValueError, match=r"manifest\.json is not whole JSON"):
         read_json(path)
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": [1.5, math.nan, (2, -math.inf)], "b": {"c": math.inf, "d": "nan"}})
+    assert read_json(tmp_path / "a.json") == {"a": [1.5, None, [2, None]], "b": {"c": None, "d": "nan"}}

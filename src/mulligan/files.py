@@ -56,9 +56,19 @@ def remove_temporaries(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def finite(content: Any) -> Any:
+    """``content`` as JSON can hold it: a number that is infinite or none becomes null."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    return [finite(value) for value in content] if isinstance(content, list | tuple) else content
+
+
 def write_json(path: Path, content: Any) -> None:
+    """Numbers that are not finite are null in the file."""
     with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        file.write(json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
 def read_json(path: Path, *keys: str) -> Any:

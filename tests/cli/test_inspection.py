@@ -19,7 +19,7 @@ from tests.training.conftest import silent
 from tests.training.test_rewind import sure_at
 
 OPTIONS = (
-    "max_steps=18", "checkpoint.every_n_steps=1", "checkpoint.keep_last=20", "+checkpoint.keep_abandoned=true",
+    "max_steps=18", "checkpoint.every_n_steps=1", "checkpoint.keep_last=20", "checkpoint.keep_abandoned=true",
     "stability.snapshots.every_n_steps=2", "stability.policy.depth_steps=2", "stability.policy.skip_steps=5",
 )  # fmt: skip
 # Of each intervention: its updates, the samples they were made on, and the attempt of the first of them.

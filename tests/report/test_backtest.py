@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Container
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge
+from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge, recorded_spikes
 from mulligan.report.curve import Curve
+from mulligan.stability.ledger import Ledger
 from tests.stability.test_detector import clean_curve
 
 
@@ -127,3 +129,10 @@ def test_a_rule_that_needs_norms_judges_no_curve_without() -> None:
     with_norms = judge(NeedsNorms(1), Curve([0, 1, 2], [2.5] * 3, [1.0] * 3), [])
     assert with_norms is not None
     assert with_norms.false_alarms == 1
+
+
+def test_the_ledger_of_a_healed_run_knows_its_spikes(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append("withheld", attempt=5, step=5, judged_step=4)
+    ledger.append("rewind", attempt=24, step=20, onset=18, target=10)
+    assert recorded_spikes(ledger) == [[22, 25]]

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.files import write_json
-from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge
+from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge, recorded_spikes
 from mulligan.report.curve import Curve, read_curve
+from mulligan.stability.ledger import Ledger
 from mulligan.stability.rules import every_rule
 from mulligan.training.callbacks.stability import Guard
 
@@ -43,9 +44,12 @@ class Backtest:
         self.curve: Curve = read_curve(
             self.path, step_column=step_column, loss_column=loss_column, norm_column=norm_column
         )
-        self.is_labelled = spikes is None
+        self.origin = "given"
+        if spikes is None:
+            spikes = recorded_spikes(Ledger(self.path / "ledger.jsonl", writes=False)) if self.path.is_dir() else []
+            self.origin = "in the ledger" if spikes else "seen in hindsight"
         self.spikes: list[Span] = (
-            find_spikes(self.curve, min_rise=min_rise) if spikes is None else given_spikes(self.curve, spikes)
+            given_spikes(self.curve, spikes) if spikes else find_spikes(self.curve, min_rise=min_rise)
         )
         self.rules = every_rule(stability.detector, num_steps=len(self.curve.steps))
 
@@ -72,7 +76,7 @@ def _opening(test: Backtest) -> str:
     shown = ", ".join(map(str, spikes[:SHOWN_SPIKES])) + (", ..." if len(spikes) > SHOWN_SPIKES else "")
     return (
         f"{test.path}: {len(steps):,} points from step {steps[0]} to {steps[-1]}; {len(spikes)} spike(s) "
-        f"{'seen in hindsight' if test.is_labelled else 'given'}{': ' if spikes else ''}{shown}"
+        f"{test.origin}{': ' if spikes else ''}{shown}"
     )
 
 

@@ -41,7 +41,7 @@ def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console
     return {
         "arms": [
             {"batches": one.arm.batches, "state": one.arm.state, "state_of_step": one.arm.start.step}
-            | {"highest_rise": one.rise if one.rise < float("inf") else None, "spiked": one.spiked}
+            | {"highest_rise": one.rise, "spiked": one.spiked}
             for one in outcomes
         ],
         "verdict": verdict(outcomes),

@@ -1,6 +1,5 @@
 """``mulligan drill``: faults on purpose, one run each, and what the guard made of them."""
 
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ def _began(run: TrainingRun) -> int | None:
 
 def _tell(outcomes: dict[str, Outcome], output: Path | None) -> None:
     if output is not None:
-        write_json(output, {name: _numbers(outcome) for name, outcome in outcomes.items()})
+        write_json(output, {name: outcome._asdict() for name, outcome in outcomes.items()})
     Console().print(_table(outcomes))
 
 
@@ -158,14 +157,6 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
             "-" if outcome.excess_percent is None else f"{outcome.excess_percent:+.1f}%",
         )
     return table
-
-
-def _numbers(outcome: Outcome) -> dict[str, Any]:
-    """JSON has no infinity and no NaN: a loss that is none is null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in outcome._asdict().items()
-    }
 
 
 if __name__ == "__main__":

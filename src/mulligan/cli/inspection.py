@@ -1,6 +1,5 @@
 """``mulligan inspect run=runs/NAME``: what was done to a run; with ``intervention=K`` why, sample by sample."""
 
-import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -121,6 +120,10 @@ def _inspect_one(inspection: Inspection, entry: dict[str, Any]) -> dict[str, Any
     console.print(
         f"{len(found)} samples of the updates {judged[0]} to {judged[-1]}{left_out}, judged by {state}", soft_wrap=True
     )
+    losses = [one.score.loss for one in found if one.step == entry["judged_step"]]
+    if losses and entry["loss"] is not None:  # far apart: the cause lies in the state, or between data and model
+        mean = sum(losses) / len(losses)
+        console.print(f"step {entry['judged_step']}: {mean:.3f} in that state, {entry['loss']:.3f} in the run")
     show_offenders(console, found, tokenizer, top=inspection.top, characters=inspection.characters)
     return {
         "intervention": entry,
@@ -133,23 +136,16 @@ def _as_json(one: Offender, tokenizer: Tokenizer, *, with_text: bool) -> dict[st
     content: dict[str, Any] = {
         "sample": one.sample,
         "step": one.step,
-        "loss": _finite(one.score.loss),
-        "gradient_norm": _finite(one.score.gradient_norm),
+        "loss": one.score.loss,
+        "gradient_norm": one.score.gradient_norm,
         "rank_by_loss": one.loss_rank,
         "rank_by_gradient_norm": one.norm_rank,
         "place": one.place._asdict(),
         "repetition": one.repetition._asdict() | {"text": repeated_text(one, tokenizer)},
     }
     if with_text:
-        content["text"] = [
-            [piece.text, _finite(piece.loss)] for piece in pieces(tokenizer, one.tokens.tolist(), losses_of(one))
-        ]
+        content["text"] = [[piece.text, piece.loss] for piece in pieces(tokenizer, one.tokens.tolist(), losses_of(one))]
     return content
-
-
-def _finite(number: float) -> float | None:
-    """JSON has neither infinity nor NaN."""
-    return number if math.isfinite(number) else None
 
 
 if __name__ == "__main__":

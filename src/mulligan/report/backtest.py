@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mulligan.report.curve import Curve
 from mulligan.stability.detector import MAD_TO_DEVIATION
+from mulligan.stability.ledger import Ledger
 from mulligan.stability.rules import Rule
 
 APART = 10  # points: what is no further apart is one alarm, or one spike
@@ -83,6 +84,15 @@ def given_spikes(curve: Curve, spikes: Sequence[Sequence[int]]) -> list[Span]:
             )
         spans.append(span)
     return spans
+
+
+def recorded_spikes(ledger: Ledger) -> list[list[int]]:
+    """Attempts from the onset to the last before each rewind: of these hindsight sees too little."""
+    return [
+        [entry["attempt"] - (entry["step"] - entry["onset"]), entry["attempt"] + 1]
+        for entry in ledger.entries
+        if "onset" in entry
+    ]
 
 
 def judge(rule: Rule, curve: Curve, spikes: Sequence[Span]) -> Score | None:

@@ -11,7 +11,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from mulligan.files import append_line
+from mulligan.files import append_line, finite
 from mulligan.stability.policy import Done
 
 FIRST = "0" * 64
@@ -79,7 +79,7 @@ class Ledger:
         """Add a line; on disk when this returns."""
         previous = hashlib.sha256(self.lines[-1].encode()).hexdigest() if self.lines else FIRST
         entry = {"number": len(self.lines), "previous": previous, "kind": kind} | content
-        line = json.dumps(entry, sort_keys=True, allow_nan=False)
+        line = json.dumps(finite(entry), sort_keys=True)
         if self.writes:
             append_line(self.path, line)
         self.lines.append(line)

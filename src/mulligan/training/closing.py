@@ -1,6 +1,5 @@
 """What a finished model is worth: held-out text beside what compressors make of it, and a completion."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def closing_summary(
         precision=known["precision"],
         sample_prompt=known["sample_prompt"],
     )
-    write_json(path, {key: _finite_or_none(number) for key, number in summary.items()})
+    write_json(path, summary)
     report("evaluating", 1, 1)
     return summary
 
@@ -63,11 +62,6 @@ def _former(path: Path) -> dict[str, Any]:
         return read_json(path, "tokens_per_second")
     except (OSError, ValueError):
         return {}
-
-
-def _finite_or_none(value: Any) -> Any:
-    """JSON has no infinity: what a diverged run cannot say is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @torch.compiler.set_stance("force_eager")  # training has ended: nothing is worth compiling again

@@ -263,11 +263,11 @@ class Guard(Callback):
             "judged_step": judgement.step,
             "attempt": self._attempt,
             "trigger": judgement.triggered,
-            "loss": finite(judgement.loss),
-            "gradient_norm": finite(norm),
-            "centre": finite(judgement.centre),
-            "limit": finite(judgement.limit),
-            "values": [[step, finite(loss), finite(norm)] for step, loss, norm in self._recent],
+            "loss": judgement.loss,
+            "gradient_norm": norm,
+            "centre": judgement.centre,
+            "limit": judgement.limit,
+            "values": list(self._recent),
         }
 
 
@@ -275,8 +275,3 @@ def described(judgement: Judgement) -> str:
     """A spike in words: ``spike (loss, from step 9 on, loss 5.912)``."""
     loss = f"{judgement.loss:.3f}" if math.isfinite(judgement.loss) else "not finite"
     return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
-
-
-def finite(number: float) -> float | None:
-    """JSON has no infinity and no NaN."""
-    return number if math.isfinite(number) else None
