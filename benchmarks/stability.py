@@ -8,7 +8,8 @@ causes   garbage   30 batches of random tokens
          moment    a flipped bit in a moment of one weight
 arms     clip      clipping at 1.0 alone
          skip      the updates of bad gradients are left out too, as many as there are
-         rewind    the guard as it comes, with depths that fit runs of some hundred steps
+         rewind    the guard, set for runs of some hundred steps: depth 20, skip 60, cooldown 100, and the rate cut to a
+                   quarter for 100 steps as soon as a spike comes back
 Final loss is the cross-entropy of held-out text at the end. A run is worse when that is 3 % above the clean run's, or
 not finite, and healed when it is at most 1 % above. Two processes of one thread each take the runs in turn.
 """
@@ -151,6 +152,7 @@ def draw(outcomes: dict[Job, Outcome], causes: Sequence[str], picture: Path) -> 
             spread = [place + 0.25 * (number / max(1, len(percents) - 1) - 0.5) for number in range(len(percents))]
             axes.plot(spread, percents, "o", markersize=4, alpha=0.8)
         axes.set_yscale("symlog", linthresh=1.0)
+        axes.set_yticks([-1, 0, 1, 10, 100], ["-1", "0", "1", "10", "100"])
         axes.axhspan(-HEALED, HEALED, color="#1f5f99", alpha=0.12, linewidth=0)
         axes.axhline(WORSE, color="#c8433f", linewidth=0.8, linestyle="--")
         axes.set_xticks(range(len(ARMS)), ARMS)
