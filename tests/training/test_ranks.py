@@ -43,7 +43,7 @@ def global_batches(seen: list[dict[str, Any]]) -> list[list[list[int]]]:
     return [sorted(torch.cat(step).tolist()) for step in zip(*(one["tokens"] for one in seen), strict=True)]
 
 
-@pytest.mark.parametrize("document_mask", ["false", "true"])
+@pytest.mark.parametrize("document_mask", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_ranks_and_accumulation_leave_order_and_gradient_alone(
     document_mask: str, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:

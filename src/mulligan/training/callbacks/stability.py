@@ -237,11 +237,15 @@ class Guard(Callback):
         return True
 
     def _target(self, trainer: Trainer, latest: int, onset: int) -> int | None:
-        """The step to go back to: of the states before the onset the one nearest to ``latest``, of two the deeper."""
+        """The step to go back to: the newest snapshot at or before ``latest``; without one, of all states before the
+        onset the one nearest to it, of two the deeper.
+        """
         kept = self.snapshots.steps if self.way == "in_place" else []
         on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
+        deep_enough = [step for step in kept if step <= latest]
         before = [step for step in (*kept, *on_disk) if step < onset]
-        return min(before, key=lambda step: (abs(step - latest), step), default=None)
+        nearest = min(before, key=lambda step: (abs(step - latest), step), default=None)
+        return max(deep_enough, default=nearest)
 
     def _tell(self, trainer: Trainer, text: str) -> None:
         """One line for the console, an event for the loggers, an alert where a logger has such a thing."""
