@@ -36,6 +36,9 @@ bench: $(VENV)/.done  ## speed and memory against the plain ways, as ratios
 	$(BIN)/python -m benchmarks.loss_head
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.guard
+	$(BIN)/python -m benchmarks.backtest
+	$(BIN)/python -m benchmarks.stability
 
 format: $(VENV)/.done  ## let ruff write the formatting
 	$(BIN)/ruff check --fix .

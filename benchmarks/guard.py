@@ -8,7 +8,6 @@ rewind   the same run, made to rewind from memory once a round: restored weights
          data loader begun anew, in steps' time.
 """
 
-import time
 from contextlib import redirect_stdout
 from io import StringIO
 from statistics import median
@@ -17,7 +16,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from benchmarks.interleave import Report, Row, Timing, cpu_seconds_now, make_parser
+from benchmarks.interleave import Report, Row, Timing, clocks, make_parser
 from benchmarks.step import NEVER, compose_run
 from mulligan.stability.detector import Judgement
 from mulligan.training.callbacks.stability import Guard
@@ -42,7 +41,7 @@ class GuardByTurns(Callback):
         self._in_turn, self._blocks = True, 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._since = time_now()
+        self._since = clocks()
 
     def _end_of_step(self, trainer: Trainer, module: Any, *args: Any) -> None:
         if self._blocks >= 2 * (self.rounds + 1):
@@ -51,8 +50,8 @@ class GuardByTurns(Callback):
         if self._in_turn:
             self._watch(trainer, module, *args)
         if trainer.global_step % self.block_steps == 0:
-            lap(self.with_guard if self._in_turn else self.without, self._since)
-            self._in_turn, self._blocks, self._since = not self._in_turn, self._blocks + 1, time_now()
+            (self.with_guard if self._in_turn else self.without).lap(self._since)
+            self._in_turn, self._blocks, self._since = not self._in_turn, self._blocks + 1, clocks()
             self.guard.policy.withhold = self._in_turn  # the norm's limit belongs to the guard
 
     def _rewind(self, trainer: Trainer, module: Any) -> None:
@@ -67,24 +66,14 @@ class GuardByTurns(Callback):
             return self._observe(step, loss, norm)._replace(onset=last + depth, triggered="loss")
 
         if trainer.global_step > last + 1:
-            self.guard.detector.observe = sure  # type: ignore[method-assign]
-            since = time_now()
+            self.guard.detector.observe = sure  # type: ignore[method-assign]  # stands for a spike
+            since = clocks()
             self._watch(trainer, module)
-            lap(self.rewinds, since)
-            self.guard.detector.observe = self._observe  # type: ignore[method-assign]
+            self.rewinds.lap(since)
+            self.guard.detector.observe = self._observe  # type: ignore[method-assign]  # as it was
             assert trainer.global_step == last
         else:
             self._watch(trainer, module)
-
-
-def time_now() -> tuple[float, float]:
-    return time.perf_counter(), cpu_seconds_now()
-
-
-def lap(timing: Timing, since: tuple[float, float]) -> None:
-    now = time_now()
-    timing.seconds.append(now[0] - since[0])
-    timing.cpu_seconds.append(now[1] - since[1])
 
 
 def main() -> None:
@@ -102,7 +91,7 @@ def main() -> None:
         )
         assert run.guard is not None
         turns = GuardByTurns(run.guard, block_steps=options.steps, rounds=options.rounds)
-        run.trainer.callbacks.append(turns)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        run.callbacks.append(turns)
         run.train(lambda *_: None, lambda _: None)
     report = Report()
     rows: list[Row] = []

@@ -26,6 +26,13 @@ class Timing:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
 
+    def lap(self, since: tuple[float, float], processes: Sequence[int] = ()) -> tuple[float, float]:
+        """Add the seconds since both ``clocks`` read so, and return what they read now."""
+        now = clocks(processes)
+        self.seconds.append(now[0] - since[0])
+        self.cpu_seconds.append(now[1] - since[1])
+        return now
+
     @property
     def median(self) -> float:
         return median(self.seconds)
@@ -52,12 +59,16 @@ def interleave(
     timings = {name: Timing() for name in variants}
     for number in range(-warmup_rounds, rounds):
         for name in list(variants) if number % 2 == 0 else reversed(list(variants)):
-            seconds, cpu_seconds = time.perf_counter(), cpu_seconds_now(processes)
+            since = clocks(processes)
             variants[name]()
             if number >= 0:
-                timings[name].seconds.append(time.perf_counter() - seconds)
-                timings[name].cpu_seconds.append(cpu_seconds_now(processes) - cpu_seconds)
+                timings[name].lap(since, processes)
     return timings
+
+
+def clocks(processes: Sequence[int] = ()) -> tuple[float, float]:
+    """Wall and processor seconds."""
+    return time.perf_counter(), cpu_seconds_now(processes)
 
 
 def cpu_seconds_now(processes: Sequence[int] = ()) -> float:

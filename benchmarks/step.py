@@ -16,7 +16,6 @@ speed     tokens a second of bare loops, each in a process of its own that waits
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
@@ -30,7 +29,7 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 
-from benchmarks.interleave import Report, Row, Timing, cpu_seconds_now, interleave, make_parser
+from benchmarks.interleave import Report, Row, Timing, clocks, interleave, make_parser
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.model.transformer import Transformer
 from mulligan.training.run import TrainingRun
@@ -128,21 +127,15 @@ class TakeTurns(Callback):
         self.mulligan, self.bare = Timing(), Timing()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._since = time.perf_counter(), cpu_seconds_now()
+        self._since = clocks()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step % self.block_steps:
             return
-        self._lap(self.mulligan)
+        self._since = self.mulligan.lap(self._since)
         for _ in range(self.block_steps):
             self.step()
-        self._lap(self.bare)
-
-    def _lap(self, timing: Timing) -> None:
-        now = time.perf_counter(), cpu_seconds_now()
-        timing.seconds.append(now[0] - self._since[0])
-        timing.cpu_seconds.append(now[1] - self._since[1])
-        self._since = now
+        self._since = self.bare.lap(self._since)
 
 
 def measure_overhead(report: Report, rounds: int, block_steps: int) -> None:
@@ -151,7 +144,7 @@ def measure_overhead(report: Report, rounds: int, block_steps: int) -> None:
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # the console's lines are made, not shown
         run = compose_run(folder, *SMALL, f"max_steps={(rounds + 1) * block_steps}")
         turns = TakeTurns(make_step(run), block_steps)
-        run.trainer.callbacks.append(turns)  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        run.callbacks.append(turns)
         run.fit(lambda *_: None, lambda _: None)
     torch.set_num_threads(threads)
     rows: list[Row] = []

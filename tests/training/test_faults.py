@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,7 +70,7 @@ class Record(Callback):
 
 def trained(run: TrainingRun, *faults: Fault) -> Record:
     record = Record()
-    run.trainer.callbacks[-1:-1] = [*faults, record]  # type: ignore[attr-defined]  # a list
+    run.callbacks[-1:-1] = [*faults, record]
     run.train(silent, silent)
     tensors = training_tensors(run.trainer.lightning_module, run.trainer.optimizers[0])
     record.states.append({name: tensor.clone() for name, tensor in tensors.items()})
@@ -86,9 +87,10 @@ def changed(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
 
 @pytest.fixture
 def record_of(make_run: MakeRun) -> Callable[..., Record]:
-    def make(*faults: Fault, **_: Any) -> Record:
-        make.number = getattr(make, "number", 0) + 1  # type: ignore[attr-defined]
-        name = f"name=run{make.number}"  # type: ignore[attr-defined]
+    numbers = count(1)
+
+    def make(*faults: Fault) -> Record:
+        name = f"name=run{next(numbers)}"
         return trained(make_run("stability=none", "logger=none", "checkpoint.every_n_steps=100", name), *faults)
 
     return make

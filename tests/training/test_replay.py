@@ -38,7 +38,7 @@ def test_a_rewound_run_with_a_lone_bad_gradient_is_bit_identical(composed: Compo
     """The bad gradient at update 5 came from outside, and does not come again: the ledger alone leaves it out."""
 
     def spoil(run: TrainingRun) -> None:
-        run.trainer.callbacks.append(Spoil(0, [5]))  # type: ignore[attr-defined]  # a list
+        run.callbacks.append(Spoil(0, [5]))
         sure_at(run, onset=9, step=10)
 
     train_recorded(composed(*WATCHED), spoil)

@@ -164,7 +164,7 @@ def test_it_goes_back_to_the_newest_snapshot_deep_enough_or_the_nearest_state(
 def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) -> None:
     """Their losses are as ever: without an answer the run would stand still and nobody would know."""
     run = make_run(*WATCHED, "stability.detector.window=8")
-    run.trainer.callbacks.append(ScaledGradient(at_step=7, num_steps=6, factor=1e5))
+    run.callbacks.append(ScaledGradient(at_step=7, num_steps=6, factor=1e5))
     run.train(silent, silent)
     entries = Ledger(Path("runs/default/ledger.jsonl")).entries
     assert [(entry["kind"], entry["judged_step"]) for entry in entries] == [
@@ -175,7 +175,7 @@ def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) ->
 
 def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRun) -> None:
     run = make_run(*WATCHED, "stability.detector.window=8", "stability.way=watch")
-    run.trainer.callbacks.append(ScaledGradient(at_step=7, num_steps=4, factor=1e5))
+    run.callbacks.append(ScaledGradient(at_step=7, num_steps=4, factor=1e5))
     said: list[str] = []
     run.train(silent, said.append)
     entries = Ledger(Path("runs/default/ledger.jsonl")).entries

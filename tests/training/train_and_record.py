@@ -56,7 +56,7 @@ class Record(Callback):
 def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = build(plain(compose("train", overrides=sys.argv[2:])))
-    run.trainer.callbacks.append(Record())
+    run.callbacks.append(Record())
     run.train(lambda *_: None, lambda *_: None)
 
 

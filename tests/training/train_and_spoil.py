@@ -36,7 +36,7 @@ def main() -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             content = plain(compose("train", overrides=overrides.split()))
         run = build(content)
-        run.trainer.callbacks.append(Spoil(int(rank), [int(attempt) for attempt in attempts.split(",")]))
+        run.callbacks.append(Spoil(int(rank), [int(attempt) for attempt in attempts.split(",")]))
         begun = partial(write_record, run.folder, content)
         run.train(lambda *_: None, lambda text: print(text, flush=True), begun)
 

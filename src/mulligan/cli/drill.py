@@ -130,8 +130,7 @@ def _train(run: TrainingRun, content: dict[str, Any], speaks: bool) -> float | N
 
 
 def _began(run: TrainingRun) -> int | None:
-    callbacks: list[Any] = run.trainer.callbacks  # type: ignore[attr-defined]  # a list
-    return next((callback.began for callback in callbacks if isinstance(callback, Fault)), None)
+    return next((callback.began for callback in run.callbacks if isinstance(callback, Fault)), None)
 
 
 def _tell(outcomes: dict[str, Outcome], output: Path | None) -> None:

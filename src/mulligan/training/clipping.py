@@ -30,9 +30,11 @@ class Clipping:
             self.norm, sums_2 = _clip_shards([_shard(parameter) for parameter in parameters], self.max_norm, sums_2)
         else:
             self.norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
-        is_good = self.norm.isfinite() & (self.norm <= (math.inf if self.limit is None else self.limit))
-        self.withheld = None if self.limit is None else (~is_good).float()
-        optimizer.found_inf, optimizer.grad_scale = self.withheld, None  # type: ignore[attr-defined]
+        self.withheld = None
+        if self.limit is not None:
+            self.withheld = (~(self.norm.isfinite() & (self.norm <= self.limit))).float()
+        # What fused optimizers look for, as a gradient scaler sets it.
+        optimizer.found_inf, optimizer.grad_scale = self.withheld, None  # type: ignore[attr-defined]  # set from outside
         return sums_2
 
 

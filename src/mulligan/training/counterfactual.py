@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning.pytorch import Callback
-
 from mulligan.data.sequencer import Sequencer
 from mulligan.stability.detector import Judgement
 from mulligan.stability.ledger import Ledger
@@ -93,9 +91,8 @@ def try_out(arm: Arm, run: TrainingRun) -> Outcome:
 
     detector.observe = record  # type: ignore[method-assign]  # looked at on its way
     run.trainer.strategy.checkpoint_io = DiscardCheckpoints()
-    callbacks: list[Callback] = run.trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:] = [one for one in callbacks if not isinstance(one, ConsoleProgress)]
-    callbacks.append(StopAfter(arm.last + 1))  # judged a step late
+    run.callbacks[:] = [one for one in run.callbacks if not isinstance(one, ConsoleProgress)]
+    run.callbacks.append(StopAfter(arm.last + 1))  # judged a step late
     run.train(lambda *_: None, lambda _: None)
     rises = [one.loss - one.centre if math.isfinite(one.loss) else math.inf for one in judged]
     known = [rise for rise in rises if not math.isnan(rise)]

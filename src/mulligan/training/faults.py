@@ -4,6 +4,8 @@ Each is a function of its seed and its place in the run, and does nothing outsid
 """
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +19,7 @@ from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import training_tensors
 
 
+@dataclass(kw_only=True, eq=False)
 class Fault(Callback):
     """Acts in ``num_steps`` updates from the ``at_step``-th on, on ``rank`` alone or on all (None).
 
@@ -26,13 +29,18 @@ class Fault(Callback):
 
     undone_by_rewind: ClassVar[bool] = True
 
-    def __init__(self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0) -> None:
-        for key, number, least in (("at_step", at_step, 1), ("num_steps", num_steps, 1), ("rank", rank or 0, 0)):
+    at_step: int
+    num_steps: int = 1
+    rank: int | None = None
+    seed: int = 0
+    began: int | None = field(init=False, default=None)
+    _lost_steps: int = field(init=False, default=0)  # when it began
+
+    def __post_init__(self) -> None:
+        places = (("at_step", self.at_step, 1), ("num_steps", self.num_steps, 1), ("rank", self.rank or 0, 0))
+        for key, number, least in places:
             if number < least:
                 raise ValueError(f"{type(self).__name__}: {key}={number} must be at least {least}")
-        self.at_step, self.num_steps, self.rank, self.seed = at_step, num_steps, rank, seed
-        self.began: int | None = None
-        self._lost_steps = 0  # when it began
 
     def _update(self, trainer: Trainer, module: PretrainModule) -> int:
         """The number of the update being made, by which the fault finds its place."""
@@ -50,7 +58,8 @@ class Fault(Callback):
         return torch.Generator().manual_seed(hash((self.seed, *place)) % 2**63)
 
 
-class DataFault(Fault):
+@dataclass(kw_only=True, eq=False)
+class DataFault(Fault, ABC):
     """Lies in the samples that a run without skips meets at ``at_step``: leaving them out avoids it, and going back
     without that meets it again.
     """
@@ -70,10 +79,12 @@ class DataFault(Fault):
         # The marks of documents stay where they are: targets were counted by them.
         tokens_ST.copy_(torch.where(tokens_ST == begin_id, begin_id, spoilt_ST))
 
+    @abstractmethod
     def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
-        raise NotImplementedError
+        """What stands in place of a micro-batch's tokens."""
 
 
+@dataclass(kw_only=True, eq=False)
 class GarbageData(DataFault):
     """Random tokens in place of the batch's."""
 
@@ -81,16 +92,16 @@ class GarbageData(DataFault):
         return torch.randint(module.begin_id + 1, module.model_config.vocab_size, tokens_ST.shape, generator=draws)
 
 
+@dataclass(kw_only=True, eq=False)
 class RepeatedData(DataFault):
     """A few tokens in a row of one sample, over and over through the batch."""
 
-    def __init__(
-        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, num_tokens: int
-    ) -> None:
-        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
-        if num_tokens < 1:
-            raise ValueError(f"RepeatedData: num_tokens={num_tokens} must be at least 1")
-        self.num_tokens = num_tokens
+    num_tokens: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_tokens < 1:
+            raise ValueError(f"RepeatedData: num_tokens={self.num_tokens} must be at least 1")
 
     def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
         text = tokens_ST[0][tokens_ST[0] != module.begin_id]
@@ -99,14 +110,11 @@ class RepeatedData(DataFault):
         return phrase[torch.arange(tokens_ST.shape[1]) % len(phrase)].expand_as(tokens_ST)
 
 
+@dataclass(kw_only=True, eq=False)
 class ScaledGradient(Fault):
     """``factor`` times the gradient, before any rank or micro-batch is added to it; the loss reads as it was."""
 
-    def __init__(
-        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, factor: float
-    ) -> None:
-        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
-        self.factor = factor
+    factor: float
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
         if not self._acts(trainer, pl_module):
@@ -122,16 +130,16 @@ class ScaledGradient(Fault):
         pl_module.objective = scaled
 
 
+@dataclass(kw_only=True, eq=False)
 class RateJump(Fault):
     """``factor`` times the learning rate, which the schedule sets anew for each update."""
 
-    def __init__(
-        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, factor: float
-    ) -> None:
-        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
-        if not 0.0 < factor < math.inf:
-            raise ValueError(f"RateJump: factor={factor} must be a number above 0")
-        self.factor = factor
+    factor: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.factor < math.inf:
+            raise ValueError(f"RateJump: factor={self.factor} must be a number above 0")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         if self._acts(trainer, pl_module):
@@ -139,31 +147,27 @@ class RateJump(Fault):
                 group["lr"] *= self.factor
 
 
+@dataclass(kw_only=True, eq=False)
 class FlippedBit(Fault):
     """One bit of one weight, or of one of its moments, drawn from the seed: 30 is float32's highest exponent bit."""
 
-    def __init__(
-        self,
-        *,
-        at_step: int,
-        num_steps: int = 1,
-        rank: int | None = None,
-        seed: int = 0,
-        where: Literal["weight", "exp_avg", "exp_avg_sq"],
-        bit: int,
-    ) -> None:
-        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
-        if not 0 <= bit < 32:
-            raise ValueError(f"FlippedBit: bit={bit} must be in [0, 31], the bits of float32")
-        if where != "weight" and at_step == 1:
-            raise ValueError(f"FlippedBit: at_step=1 comes before there is a moment; where={where} needs at least 2")
-        self.suffix, self.bit = "" if where == "weight" else f".{where}", bit
+    where: Literal["weight", "exp_avg", "exp_avg_sq"]
+    bit: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.bit < 32:
+            raise ValueError(f"FlippedBit: bit={self.bit} must be in [0, 31], the bits of float32")
+        if self.where != "weight" and self.at_step == 1:
+            raise ValueError(
+                f"FlippedBit: at_step=1 comes before there is a moment; where={self.where} needs at least 2"
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
         if batch_idx % pl_module.accumulation or not self._acts(trainer, pl_module):
             return
         draws = self._draws(self._update(trainer, pl_module))
-        tensors = _of_weights(trainer, pl_module, self.suffix)
+        tensors = _of_weights(trainer, pl_module, "" if self.where == "weight" else f".{self.where}")
         tensor = tensors[int(torch.randint(len(tensors), (), generator=draws))]
         if tensor.dtype != torch.float32:
             raise ValueError(f"FlippedBit flips bits of float32, and the weights are {tensor.dtype}: change precision")
@@ -171,16 +175,16 @@ class FlippedBit(Fault):
         tensor.view(-1).view(torch.int32)[place] ^= 1 << self.bit if self.bit < 31 else -(2**31)
 
 
+@dataclass(kw_only=True, eq=False)
 class NoisyWeights(Fault):
     """Noise on every matrix, its deviation ``size`` times the matrix's own: once, or a little in each update."""
 
-    def __init__(
-        self, *, at_step: int, num_steps: int = 1, rank: int | None = None, seed: int = 0, size: float
-    ) -> None:
-        super().__init__(at_step=at_step, num_steps=num_steps, rank=rank, seed=seed)
-        if not 0.0 < size < math.inf:
-            raise ValueError(f"NoisyWeights: size={size} must be a number above 0")
-        self.size = size
+    size: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.size < math.inf:
+            raise ValueError(f"NoisyWeights: size={self.size} must be a number above 0")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
         if batch_idx % pl_module.accumulation or not self._acts(trainer, pl_module):

@@ -150,6 +150,11 @@ class TrainingRun:
         return str(self.trainer.precision)
 
     @property
+    def callbacks(self) -> list[Callback]:
+        """Those of the trainer, in their order; it takes more until it trains."""
+        return self.trainer.callbacks  # type: ignore[attr-defined]  # set where mypy does not look
+
+    @property
     def on_cpu(self) -> bool:
         return self.trainer.strategy.root_device.type == "cpu"
 
@@ -217,7 +222,7 @@ class TrainingRun:
                 write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
                 begun()
 
-        self.trainer.callbacks.append(LambdaCallback(on_train_start=record))  # type: ignore[attr-defined]  # a list
+        self.callbacks.append(LambdaCallback(on_train_start=record))
         while True:
             try:
                 return self._fit_once(report, warn)
