@@ -1,6 +1,5 @@
 """A run that stops anywhere goes on with the same bits."""
 
-import csv
 import os
 import random
 import signal
@@ -14,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from mulligan.files import exclusive, read_json, sha256_file, write_json
+from mulligan.files import read_json, sha256_file, write_json
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import load_checkpoint, newest_whole
-from mulligan.training.schedules import Schedule
 from tests.conftest import Cli, environment
 from tests.training.conftest import MakeRun, silent
 
@@ -102,59 +100,6 @@ def test_last_two_and_milestones_stay(make_run: MakeRun) -> None:
     assert sorted(path.name for path in CHECKPOINTS.glob("*.ckpt")) == [
         f"step_{step:08d}.ckpt" for step in (3, 6, 7, 8)
     ]
-
-
-def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    assert mulligan("train", *tiny).returncode == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
-    refused = mulligan("train", *tiny, "optimizer.lr=1e-2", "log_every_n_steps=2")
-    assert refused.returncode == 2
-    assert "optimizer.lr: 0.002 -> 0.01" in refused.stderr
-    assert "log_every_n_steps" not in refused.stderr
-    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
-    told = mulligan("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")
-    assert told.returncode == 0, told.stderr
-    rows = list(csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines()))
-    assert [float(row["step"]) for row in rows] == [9.0, 10.0]
-    schedule = Schedule(kind="cosine", warmup=0.03, final=0.05)
-    rates = [1e-2 * schedule.factor(step, 10) for step in (8, 9)]
-    assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("model.width=32",), "the checkpoint holds another model"),
-        (("global_batch_samples=8",), "cannot go on with another global batch or length"),
-        (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),
-    ],
-)
-def test_what_cannot_be_accepted_leaves_the_run_as_it_was(
-    mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path, overrides: tuple[str, ...], message: str
-) -> None:
-    assert mulligan("train", *tiny).returncode == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
-    refused = mulligan("train", *tiny, *overrides, "accept_changes=true")
-    assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1
-    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
-
-
-def test_a_run_in_use_is_named(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    with exclusive(tmp_path / "runs/default/.lock"):
-        refused = mulligan("train", *tiny)
-    assert refused.returncode == 2
-    assert "runs/default is in use by another process" in refused.stderr
-
-
-def test_a_run_is_judged_on_its_own_data_only(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    assert mulligan("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
-    assert mulligan("evaluate", "run=runs/default").returncode == 0
-    assert mulligan("train", *tiny, "name=other", "data.split_seed=5").returncode == 0
-    (tmp_path / "runs/other/data.json").replace(tmp_path / "runs/default/data.json")
-    refused = mulligan("evaluate", "run=runs/default")
-    assert refused.returncode == 2
-    assert "is not the data" in refused.stderr
 
 
 def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, re
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
 from mulligan.report.picture import draw_run
+from mulligan.training.callbacks.stability import Halted
 from mulligan.training.hardware import cpu_multiplies_bf16
 from mulligan.training.run import TrainingRun
 
@@ -62,17 +63,20 @@ def train(config: DictConfig) -> None:
                 warn=lambda text: print(text, flush=True) if speaks else None,
                 begun=lambda: write_record(folder, content),
             )
-        except Exception:
+        except Exception as error:
+            if speaks and isinstance(error, Halted):
+                _draw(folder)
             _end_started_ranks(run)
             raise
-        finally:
-            if speaks and any(folder.rglob("version_*/metrics.csv")):
-                _draw(folder)
     if summary is not None:
+        _draw(folder)
         _print_closing(summary, folder)
 
 
 def _draw(folder: Path) -> None:
+    """The picture of what a CSV logger has written, where there was one."""
+    if not any(folder.rglob("version_*/metrics.csv")):
+        return
     picture = folder / "curve.png"
     try:
         draw_run(folder, picture)

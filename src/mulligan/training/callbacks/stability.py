@@ -3,10 +3,8 @@
 Every rank sees the same global numbers and so decides alike; rank 0 writes the ledger.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -18,6 +16,7 @@ from mulligan.stability.ledger import Ledger
 from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.interventions import circumstances, described, tell
 from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import go_to_step, training_tensors
 from mulligan.training.step_sums import StepValues
@@ -162,13 +161,13 @@ class Guard(Callback):
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
         target = self._target(trainer, latest, judgement.onset)
-        circumstances = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
+        line = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
         if isinstance(decision, Halt):
-            self._halt(trainer, module, target, decision.reason, circumstances)
+            self._halt(trainer, module, target, decision.reason, line)
         if target is None:
             self._tell_of(trainer, judgement, "there is no state before it")
             return False
-        self._rewind(trainer, module, target, decision, judgement, circumstances)
+        self._rewind(trainer, module, target, decision, judgement, line)
         return True
 
     def _tell_of(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
@@ -183,18 +182,16 @@ class Guard(Callback):
         self._tell(trainer, f"step {judgement.step}: gradient norm {norm:.3g}: its update is left out")
 
     def _halt(
-        self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, circumstances: dict[str, Any]
+        self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, line: dict[str, Any]
     ) -> NoReturn:
         """End the run with the last good state on disk."""
         if target is not None:
-            self.ledger.append("halt", **circumstances)
+            self.ledger.append("halt", **line)
             self.checkpoint.abandon_after(trainer, target)
             if self._restored(trainer, module, target):
                 self.checkpoint.save(trainer)
         kept = "nothing was saved before it" if target is None else f"the state of step {target} is saved"
-        raise Halted(
-            f"halted at step {circumstances['step']}, a spike from step {circumstances['onset']} on: {reason}; {kept}"
-        )
+        raise Halted(f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}")
 
     def _rewind(
         self,
@@ -203,13 +200,13 @@ class Guard(Callback):
         target: int,
         decision: Rewind,
         judgement: Judgement,
-        circumstances: dict[str, Any],
+        line: dict[str, Any],
     ) -> None:
         stop = max(target + decision.skip_steps, trainer.global_step)
         skip = [self.sequencer().first_sample(step, self.global_batch) for step in (target, stop)]
         self.ledger.append(
             "rewind",
-            **circumstances,
+            **line,
             skip=skip,
             skip_steps=stop - target,
             level=decision.level,
@@ -248,34 +245,9 @@ class Guard(Callback):
         return max(deep_enough, default=nearest)
 
     def _tell(self, trainer: Trainer, text: str) -> None:
-        """One line for the console, an event for the loggers, an alert where a logger has such a thing."""
-        self.say(text)
-        if not trainer.is_global_zero:
-            return
-        step = trainer.global_step
-        event = {"interventions": float(len(self.ledger.lines)), "step": float(step), "attempt": float(self._attempt)}
-        for logger in trainer.loggers:
-            logger.log_metrics(event, step=step)
-            alert = getattr(getattr(logger, "experiment", None), "alert", None)
-            if callable(alert):
-                alert(title="mulligan: intervention", text=text)
+        tell(trainer, self.say, text, attempt=self._attempt, interventions=len(self.ledger.lines))
 
     def _circumstances(self, trainer: Trainer, judgement: Judgement, norm: float) -> dict[str, Any]:
-        return {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "step": trainer.global_step,
-            "judged_step": judgement.step,
-            "attempt": self._attempt,
-            "trigger": judgement.triggered,
-            "loss": judgement.loss,
-            "gradient_norm": norm,
-            "centre": judgement.centre,
-            "limit": judgement.limit,
-            "values": list(self._recent),
-        }
-
-
-def described(judgement: Judgement) -> str:
-    """A spike in words: ``spike (loss, from step 9 on, loss 5.912)``."""
-    loss = f"{judgement.loss:.3f}" if math.isfinite(judgement.loss) else "not finite"
-    return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
+        return circumstances(
+            judgement, step=trainer.global_step, attempt=self._attempt, gradient_norm=norm, recent=self._recent
+        )

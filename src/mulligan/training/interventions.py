@@ -1,0 +1,48 @@
+"""How an intervention is written down and told."""
+
+import math
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from mulligan.stability.detector import Judgement
+
+
+def circumstances(
+    judgement: Judgement, *, step: int, attempt: int, gradient_norm: float, recent: Iterable[list[float]]
+) -> dict[str, Any]:
+    """What a line of the ledger says of the moment; ``recent`` is the curve: step, loss and norm."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "judged_step": judgement.step,
+        "attempt": attempt,
+        "trigger": judgement.triggered,
+        "loss": judgement.loss,
+        "gradient_norm": gradient_norm,
+        "centre": judgement.centre,
+        "limit": judgement.limit,
+        "values": list(recent),
+    }
+
+
+def described(judgement: Judgement) -> str:
+    """A spike in words: ``spike (loss, from step 9 on, loss 5.912)``."""
+    loss = f"{judgement.loss:.3f}" if math.isfinite(judgement.loss) else "not finite"
+    return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
+
+
+def tell(trainer: Trainer, say: Callable[[str], None], text: str, *, attempt: int, interventions: int) -> None:
+    """One line for the console, an event for the loggers, an alert where a logger has such a thing."""
+    say(text)
+    if not trainer.is_global_zero:
+        return
+    step = trainer.global_step
+    event = {"interventions": float(interventions), "step": float(step), "attempt": float(attempt)}
+    for logger in trainer.loggers:
+        logger.log_metrics(event, step=step)
+        alert = getattr(getattr(logger, "experiment", None), "alert", None)
+        if callable(alert):
+            alert(title="mulligan: intervention", text=text)

@@ -1,0 +1,63 @@
+"""What a run's folder binds: a start with another config, another user or other data leaves it as it was."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from mulligan.files import exclusive
+from mulligan.training.schedules import Schedule
+from tests.conftest import Cli
+
+
+def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    assert mulligan("train", *tiny).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    refused = mulligan("train", *tiny, "optimizer.lr=1e-2", "log_every_n_steps=2")
+    assert refused.returncode == 2
+    assert "optimizer.lr: 0.002 -> 0.01" in refused.stderr
+    assert "log_every_n_steps" not in refused.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+    told = mulligan("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")
+    assert told.returncode == 0, told.stderr
+    rows = list(csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines()))
+    assert [float(row["step"]) for row in rows] == [9.0, 10.0]
+    schedule = Schedule(kind="cosine", warmup=0.03, final=0.05)
+    rates = [1e-2 * schedule.factor(step, 10) for step in (8, 9)]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model.width=32",), "the checkpoint holds another model"),
+        (("global_batch_samples=8",), "cannot go on with another global batch or length"),
+        (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),
+    ],
+)
+def test_what_cannot_be_accepted_leaves_the_run_as_it_was(
+    mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    assert mulligan("train", *tiny).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    refused = mulligan("train", *tiny, *overrides, "accept_changes=true")
+    assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_in_use_is_named(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    with exclusive(tmp_path / "runs/default/.lock"):
+        refused = mulligan("train", *tiny)
+    assert refused.returncode == 2
+    assert "runs/default is in use by another process" in refused.stderr
+
+
+def test_a_run_is_judged_on_its_own_data_only(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    assert mulligan("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
+    assert mulligan("evaluate", "run=runs/default").returncode == 0
+    assert mulligan("train", *tiny, "name=other", "data.split_seed=5").returncode == 0
+    (tmp_path / "runs/other/data.json").replace(tmp_path / "runs/default/data.json")
+    refused = mulligan("evaluate", "run=runs/default")
+    assert refused.returncode == 2
+    assert "is not the data" in refused.stderr
