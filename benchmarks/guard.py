@@ -26,7 +26,8 @@ THIRTY_MILLION = (
     *("model.width=512", "model.num_layers=9", "model.feedforward_width=1408", "global_batch_samples=2"),
     *("precision=32-true", "compile=false", "logger=csv", "tokenizer.sample_bytes=1048576", "validation_samples=8"),
     *(f"validate_every_n_steps={NEVER}", f"checkpoint.every_n_steps={NEVER}", "stability.policy.halt_at_level=1000"),
-    *("stability.policy.max_rewinds=1000", "stability.policy.max_lost_share=1000.0"),
+    *("stability.policy.max_rewinds=1000", "stability.policy.max_lost_share=1000.0", "stability.policy.widen=1.0"),
+    "stability.policy.cut_rate_at_level=null",
 )  # fmt: skip
 
 
