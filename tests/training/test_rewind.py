@@ -1,5 +1,6 @@
 """A rewind equals a restart: in place, by fitting again, and by a new process that begins with the ledger's skip."""
 
+import math
 import os
 import shutil
 import signal
@@ -79,6 +80,18 @@ def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, 
     for other in ("refit", "new"):
         first, second = (load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", other))
         assert_same(first, second)
+
+
+def test_a_spike_before_the_first_snapshot_begins_the_run_anew(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED, "name=place")
+    sure_at(run, onset=1, step=3)
+    assert run.train(silent, silent).attempt == 14 + 4
+    (entry,) = Ledger(Path("runs/place/ledger.jsonl")).entries
+    assert (entry["target"], entry["skip"]) == (0, [0, 20])
+    Path("runs/new").mkdir()
+    shutil.copy("runs/place/ledger.jsonl", "runs/new/ledger.jsonl")
+    make_run(*WATCHED, "name=new").train(silent, silent)
+    assert_same(*(load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", "new")))
 
 
 def run_program(folder: Path, *arguments: str) -> str:
@@ -171,6 +184,16 @@ def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) ->
         ("withheld", 7), ("withheld", 8), ("rewind", 9)
     ]  # fmt: skip
     assert (entries[-1]["trigger"], entries[-1]["onset"], entries[-1]["target"]) == ("gradient", 9, 6)
+
+
+def test_the_last_step_is_judged_too(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED, "stability.policy.max_withheld=0")
+    run.callbacks.append(ScaledGradient(at_step=14, factor=math.nan))
+    module = run.train(silent, silent)
+    (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert (entry["kind"], entry["judged_step"], entry["step"], entry["target"]) == ("rewind", 14, 14, 12)
+    assert (run.trainer.global_step, module.attempt) == (14, 16)
+    assert load_checkpoint(Path(f"runs/default/{LAST}"))["mulligan"]["attempt"] == 16
 
 
 def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRun) -> None:

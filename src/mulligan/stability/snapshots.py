@@ -56,7 +56,7 @@ class Snapshots:
             return
         if len(self._ring) == self.keep:
             self._spare.append(self._ring.pop(0).tensors)
-        buffers = self._spare.pop() if self._spare else {name: _host_buffer(one) for name, one in tensors.items()}
+        buffers = self._spare.pop() if self._spare else {}
         device = next(iter(tensors.values())).device
         if device.type == "cuda":
             self._stream = self._stream or torch.cuda.Stream(device)
@@ -79,10 +79,16 @@ class Snapshots:
         return next((snapshot for snapshot in reversed(self._ring) if snapshot.step <= latest_step), None)
 
     def restore(self, snapshot: Snapshot, tensors: dict[str, Tensor]) -> None:
-        """Copy a state back into ``tensors``, and forget those after it: their lineage is given up."""
+        """Copy a state back into ``tensors``, and forget those after it: their lineage is given up.
+
+        What was made later than the snapshot, as moments are by the first step, becomes zero, as they were made.
+        """
         self.wait()
         for name, tensor in tensors.items():
-            tensor.copy_(snapshot.tensors[name], non_blocking=True)
+            if name in snapshot.tensors:
+                tensor.copy_(snapshot.tensors[name], non_blocking=True)
+            else:
+                tensor.zero_()
         self.forget_after(snapshot.step)
 
     def forget_after(self, step: int) -> None:
@@ -96,4 +102,6 @@ def _host_buffer(tensor: Tensor) -> Tensor:
 
 def _copy(tensors: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
+        if name not in buffers:
+            buffers[name] = _host_buffer(tensor)
         buffers[name].copy_(tensor.detach(), non_blocking=True)

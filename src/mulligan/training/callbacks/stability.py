@@ -92,6 +92,8 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
+        if self._step == 0:  # the start is a state to go back to as well
+            self._take_snapshot(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         self.snapshots.wait()
@@ -105,11 +107,14 @@ class Guard(Callback):
         if step == self._step:
             return  # in the middle of an accumulation window
         self._step, self._attempt = step, pl_module.attempt
-        previous, self._pending = self._pending, pl_module.take_step_values(step)
-        if previous is not None and self._takes_back(trainer, pl_module, previous):
-            return
-        if self.way == "in_place" and step % self.snapshots.every_n_steps == 0:
-            self.snapshots.take(step, training_tensors(pl_module, trainer.optimizers[0]), self._host_state())
+        to_judge, self._pending = [self._pending], pl_module.take_step_values(step)
+        if step == trainer.max_steps:  # no step comes behind the last to judge it in
+            to_judge, self._pending = [*to_judge, self._pending], None
+        for values in to_judge:
+            if values is not None and self._takes_back(trainer, pl_module, values):
+                return
+        if step % self.snapshots.every_n_steps == 0:
+            self._take_snapshot(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         state = self._host_state()
@@ -132,6 +137,11 @@ class Guard(Callback):
         self._pending = state["pending"]
         self._recent.clear()
         self._recent.extend(state["recent"])
+
+    def _take_snapshot(self, trainer: Trainer, module: PretrainModule) -> None:
+        if self.way == "in_place":
+            tensors = training_tensors(module, trainer.optimizers[0])
+            self.snapshots.take(trainer.global_step, tensors, self._host_state())
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
