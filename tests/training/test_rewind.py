@@ -8,17 +8,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
-from mulligan.stability.policy import Policy
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
-from mulligan.training.callbacks.stability import Guard
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.faults import ScaledGradient
 from mulligan.training.run import TrainingRun
@@ -149,29 +145,6 @@ def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path
     assert_same(before["optimizer_states"][0]["state"], after["optimizer_states"][0]["state"])
     assert not last["state_dict"]["model.embedding.weight"].equal(after["state_dict"]["model.embedding.weight"])
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
-
-
-@pytest.mark.parametrize(
-    ("latest", "onset", "target"),
-    [
-        (28_960, 29_005, 28_950),  # in memory and deep enough, though 28,975 on disk is nearer
-        (28_605, 29_005, 28_750),  # deeper than memory: the nearest on disk, not the milestone 8,605 steps back
-        (19_990, 29_005, 20_000),
-        (28_800, 28_860, 28_750),
-        (9_000, 9_500, None),
-    ],
-)
-def test_it_goes_back_to_the_newest_snapshot_deep_enough_or_the_nearest_state(
-    latest: int, onset: int, target: int | None
-) -> None:
-    snapshots = Snapshots(every_n_steps=50, keep=4)
-    for step in (28_850, 28_900, 28_950, 29_000):
-        snapshots.take(step, {"weight": torch.zeros(1)}, {})
-    guard = Guard(detector=Detector(), policy=Policy(), snapshots=snapshots)
-    on_disk = [SimpleNamespace(step=step) for step in (10_000, 20_000, 28_750, 28_975)]
-    guard.ledger, guard.checkpoint = None, SimpleNamespace(good=lambda ledger: on_disk)  # type: ignore[assignment]
-    trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda steps: steps))
-    assert guard._target(trainer, latest, onset) == target  # type: ignore[arg-type]
 
 
 def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) -> None:

@@ -18,7 +18,7 @@ from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.interventions import circumstances, described, tell
 from mulligan.training.module import PretrainModule
-from mulligan.training.rewind import go_to_step, training_tensors
+from mulligan.training.restore_points import RestorePoints
 from mulligan.training.step_sums import StepValues
 
 RECORDED_STEPS = 64  # that a line of the ledger shows
@@ -75,6 +75,8 @@ class Guard(Callback):
         ``regime`` names what losses depend on besides the weights: under another one the detector begins afresh.
         """
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
+        in_memory = self.snapshots if self.way == "in_place" else None
+        self.points = RestorePoints(snapshots=in_memory, checkpoint=checkpoint, ledger=ledger)
         self.global_batch, self.regime, self.say = global_batch, regime, say
 
     def check_reach(self, checkpoint: SaveCheckpoints) -> None:
@@ -92,8 +94,7 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
-        if self._step == 0:  # the start is a state to go back to as well
-            self._take_snapshot(trainer, pl_module)
+        self.points.take(trainer, pl_module, self._host_state)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         self.snapshots.wait()
@@ -113,8 +114,7 @@ class Guard(Callback):
         for values in to_judge:
             if values is not None and self._takes_back(trainer, pl_module, values):
                 return
-        if step % self.snapshots.every_n_steps == 0:
-            self._take_snapshot(trainer, pl_module)
+        self.points.take(trainer, pl_module, self._host_state)
 
     def state_dict(self) -> dict[str, Any]:
         state = self._host_state()
@@ -137,11 +137,6 @@ class Guard(Callback):
         self._pending = state["pending"]
         self._recent.clear()
         self._recent.extend(state["recent"])
-
-    def _take_snapshot(self, trainer: Trainer, module: PretrainModule) -> None:
-        if self.way == "in_place":
-            tensors = training_tensors(module, trainer.optimizers[0])
-            self.snapshots.take(trainer.global_step, tensors, self._host_state())
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
@@ -170,7 +165,7 @@ class Guard(Callback):
             return False
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
-        target = self._target(trainer, latest, judgement.onset)
+        target = self.points.find(trainer, latest, judgement.onset)
         line = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
         if isinstance(decision, Halt):
             self._halt(trainer, module, target, decision.reason, line)
@@ -231,28 +226,14 @@ class Guard(Callback):
             raise Refit
 
     def _restored(self, trainer: Trainer, module: PretrainModule, target: int) -> bool:
-        """Put the state of ``target`` back in place, if a snapshot has it."""
-        snapshot = self.snapshots.newest(target)
-        if snapshot is None or snapshot.step != target:
-            return False
-        self.snapshots.restore(snapshot, training_tensors(module, trainer.optimizers[0]))
-        self._load_host_state(snapshot.extra)
+        """Put the state of ``target`` back in place, if memory has it."""
         self.sequencer().leave_out(self.ledger.skips)
-        go_to_step(trainer, target, module.accumulation)
-        module.sums.forget()
+        host_state = self.points.restore(trainer, module, target)
+        if host_state is None:
+            return False
+        self._load_host_state(host_state)
         self._step, self._told_onset = target, None
         return True
-
-    def _target(self, trainer: Trainer, latest: int, onset: int) -> int | None:
-        """The step to go back to: the newest snapshot at or before ``latest``; without one, of all states before the
-        onset the one nearest to it, of two the deeper.
-        """
-        kept = self.snapshots.steps if self.way == "in_place" else []
-        on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
-        deep_enough = [step for step in kept if step <= latest]
-        before = [step for step in (*kept, *on_disk) if step < onset]
-        nearest = min(before, key=lambda step: (abs(step - latest), step), default=None)
-        return max(deep_enough, default=nearest)
 
     def _tell(self, trainer: Trainer, text: str) -> None:
         tell(trainer, self.say, text, attempt=self._attempt, interventions=len(self.ledger.lines))

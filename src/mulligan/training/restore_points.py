@@ -1,0 +1,48 @@
+"""The states that a run can go back to: snapshots in host memory, and checkpoints on disk."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from mulligan.stability.ledger import Ledger
+from mulligan.stability.snapshots import Snapshots
+from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.module import PretrainModule
+from mulligan.training.rewind import go_to_step, training_tensors
+
+
+class RestorePoints:
+    def __init__(self, *, snapshots: Snapshots | None, checkpoint: SaveCheckpoints, ledger: Ledger) -> None:
+        self.snapshots, self.checkpoint, self.ledger = snapshots, checkpoint, ledger
+        if snapshots is not None:
+            snapshots.forget_after(-1)  # those of an earlier fit, which went back behind them
+
+    def take(self, trainer: Trainer, module: PretrainModule, extra: Callable[[], dict[str, Any]]) -> None:
+        """Copy the present state to memory, and what ``extra`` returns, every so many steps from the start on."""
+        step = trainer.global_step
+        if self.snapshots is not None and step % self.snapshots.every_n_steps == 0:
+            self.snapshots.take(step, training_tensors(module, trainer.optimizers[0]), extra())
+
+    def find(self, trainer: Trainer, latest: int, onset: int) -> int | None:
+        """The step to go back to, the same on every rank: the newest snapshot at or before ``latest``; without one, of
+        all states before the onset the one nearest to it, of two the deeper.
+        """
+        kept = [] if self.snapshots is None else self.snapshots.steps
+        on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
+        deep_enough = [step for step in kept if step <= latest]
+        before = [step for step in (*kept, *on_disk) if step < onset]
+        nearest = min(before, key=lambda step: (abs(step - latest), step), default=None)
+        return max(deep_enough, default=nearest)
+
+    def restore(self, trainer: Trainer, module: PretrainModule, step: int) -> dict[str, Any] | None:
+        """Put the state of ``step`` in place, begin the data anew behind it, and return what was kept with it; None
+        where memory does not have it.
+        """
+        snapshot = None if self.snapshots is None else self.snapshots.newest(step)
+        if self.snapshots is None or snapshot is None or snapshot.step != step:
+            return None
+        self.snapshots.restore(snapshot, training_tensors(module, trainer.optimizers[0]))
+        go_to_step(trainer, step, module.accumulation)
+        module.sums.forget()
+        return snapshot.extra

@@ -1,0 +1,51 @@
+"""Which state a run goes back to."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mulligan.stability.snapshots import Snapshots
+from mulligan.training.restore_points import RestorePoints
+
+TRAINER: Any = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda steps: steps))
+
+
+def points(snapshots: Snapshots | None, on_disk: list[int]) -> RestorePoints:
+    checkpoint: Any = SimpleNamespace(good=lambda ledger: [SimpleNamespace(step=step) for step in on_disk])
+    ledger: Any = None
+    return RestorePoints(snapshots=snapshots, checkpoint=checkpoint, ledger=ledger)
+
+
+def take(snapshots: Snapshots, *steps: int) -> None:
+    for step in steps:
+        snapshots.take(step, {"weight": torch.zeros(1)}, {})
+
+
+@pytest.mark.parametrize(
+    ("latest", "onset", "target"),
+    [
+        (28_960, 29_005, 28_950),  # in memory and deep enough, though 28,975 on disk is nearer
+        (28_605, 29_005, 28_750),  # deeper than memory: the nearest on disk, not the milestone 8,605 steps back
+        (19_990, 29_005, 20_000),
+        (28_800, 28_860, 28_750),
+        (9_000, 9_500, None),
+    ],
+)
+def test_the_newest_snapshot_deep_enough_or_the_nearest_state(latest: int, onset: int, target: int | None) -> None:
+    snapshots = Snapshots(every_n_steps=50, keep=4)
+    states = points(snapshots, [10_000, 20_000, 28_750, 28_975])
+    take(snapshots, 28_850, 28_900, 28_950, 29_000)
+    assert states.find(TRAINER, latest, onset) == target
+
+
+def test_without_memory_the_nearest_on_disk() -> None:
+    assert points(None, [100, 200, 300]).find(TRAINER, 230, 310) == 200
+
+
+def test_a_fit_that_begins_again_knows_no_snapshot_of_the_one_before() -> None:
+    """Their lineage was given up, and their steps come once more."""
+    snapshots = Snapshots(every_n_steps=50, keep=4)
+    take(snapshots, 350, 400, 450)
+    assert points(snapshots, [300]).find(TRAINER, 420, 440) == 300
