@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.cli.main import main
+from tests.training.test_rewind import run_program
 
 SHORT = (
     "max_steps=12", "checkpoint.every_n_steps=6", "logger=none", "faults.no_number.at_step=8",
@@ -63,3 +64,12 @@ def test_a_run_that_nobody_guards(drill: Drill) -> None:
     assert code == 0
     assert rows(printed)["no_number"] == ["-", "-", "0", "0", "nan", "-"]
     assert json.loads(Path("numbers.json").read_text())["no_number"]["loss"] is None
+
+
+def test_a_fault_of_one_of_two_ranks_is_answered_by_both(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    options = ("only=[no_number]", "faults.no_number.rank=1", "trainer=cpu_ddp", "output=numbers.json")
+    said = run_program(tmp_path, "-m", "mulligan", "drill", *tiny, *SHORT, *options)
+    assert said.count("run 2 of 2") == 1, "both ranks spoke"
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["clean"]["answers"] == []
+    assert (numbers["no_number"]["began"], numbers["no_number"]["answers"]) == (8, ["withheld"])

@@ -73,6 +73,9 @@ MISTAKES = {
     "train data.weights={code: 1.0}": "data.weights.code=1.0 names no source; data.sources has stdlib",
     "train data.weights={}": "data.weights={} gives stdlib no share",
     "train data.sources.stdlib.part_bytes=0": "part_bytes=0 of a source must be at least 1",
+    "train stability=none experiment=heal_demo": (
+        "stability: the chosen file has no _target_ that takes stability.policy, stability.snapshots; choose another"
+    ),
     "train optimizer._target_=no.such": "optimizer._target_=no.such names no class or function: No module named 'no'",
     "train optimizer._target_=json": "optimizer._target_=json names no class or function: <module 'json'",
     "train tokenizer=file tokenizer.model_file=none.model": "tokenizer.model_file='none.model' is not a file",
@@ -83,8 +86,11 @@ MISTAKES = {
     "evaluate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere sampler.temperature=-1.0": "temperature=-1.0 must not be negative",
+    "replay rnu=1": "rnu: there is no such key; did you mean run?",
+    "replay run=healed optimizer.lr=1": "optimizer.lr: there is no such key (`mulligan replay",
     "replay run=nowhere": "run=nowhere: no run is there",
     "backtest": "curve is not set: give it as curve=VALUE",
+    "backtest curve=loss.csv stability.detector.windwo=9": "did you mean stability.detector.window?",
     "backtest curve=none.csv": "curve=none.csv must be a .csv or .jsonl file that is there, or a run's folder",
     "backtest curve=.": "curve=. must hold the metrics.csv of one run, and holds none",
     "backtest curve=table.csv": "table.csv:1: the file has no rows",
@@ -97,7 +103,10 @@ MISTAKES = {
     "backtest curve=loss.csv stability.detector.width=0.0": "stability.detector.width=0.0 must be a number above 0",
     "backtest curve=loss.csv stability=none": "stability=None: expected Guard",
     "inspect": "run is not set: give it as run=VALUE",
+    "inspect run=healed tpo=3": "tpo: there is no such key; did you mean top?",
     "inspect run=nowhere": "run=nowhere: no run is there",
+    "inspect run=foreign": "foreign/config.yaml is not that of a run, it has no sequence_length: bring it back",
+    "inspect run=halted intervention=0 test=counterfactual": "test=counterfactual needs a detector, and run=halted",
     "inspect run=calm": "run=calm: nothing was done to it, calm/ledger.jsonl has no line",
     "inspect run=healed intervention=1": "intervention=1 must be in [0, 0], or null for a table of all",
     "inspect run=healed intervention=0": "run=healed: it has no whole checkpoint yet",
@@ -110,6 +119,9 @@ MISTAKES = {
     "drill faults.plateau.sise=2.0": "faults.plateau.sise: there is no such key; did you mean faults.plateau.size?",
     "drill validate_every_n_steps=300": "validate_every_n_steps=300 must divide the run's 500 steps",
     "drill output=.": "output=. is a folder: give the name of a file",
+    "drill sede=1": "sede: there is no such key; did you mean seed?",
+    "drill faults.no_nubmer.at_step=3": "faults.no_nubmer.at_step: there is no such key; did you mean faults.no_number",
+    "drill stability=none experiment=heal_demo": "stability: the chosen file has no _target_ that takes",
     "drill optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
 }
 
@@ -126,9 +138,11 @@ def test_mistake(
     monkeypatch.chdir(tmp_path)
     Path("table.csv").write_text("text\n")
     Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
-    for name in ("calm", "healed"):
+    for name in ("calm", "healed", "halted"):
         record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}
-        write_record(Path(name), record)
+        write_record(Path(name), record | {"stability": None})
+    write_record(Path("foreign"), {"seed": 1})
+    Ledger(Path("halted/ledger.jsonl")).append("halt", **WITHHELD | {"onset": 3, "target": 2})
     Ledger(Path("healed/ledger.jsonl")).append("withheld", **WITHHELD)
     verb, *overrides = line.split(" ", 1)
     split = overrides[0].split(" ") if overrides and "{" not in overrides[0] else overrides

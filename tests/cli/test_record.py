@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mulligan.cli.record import keep_record, read_earlier_records, write_record
 from mulligan.files import exclusive
 from mulligan.training.schedules import Schedule
 from tests.conftest import Cli
@@ -25,6 +26,21 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     schedule = Schedule(kind="cosine", warmup=0.03, final=0.05)
     rates = [1e-2 * schedule.factor(step, 10) for step in (8, 9)]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates)
+    assert (tmp_path / "runs/default/config_until_step_00000008.yaml").read_bytes() == before[
+        tmp_path / "runs/default/config.yaml"
+    ]
+    replayed = mulligan("replay", "run=runs/default")
+    assert (replayed.returncode, replayed.stdout) == (2, "")
+    (line,) = replayed.stderr.splitlines()
+    assert "its config was changed after step 8" in line
+    assert "Different: max_steps: 8 -> 10; optimizer.lr: 0.002 -> 0.01" in line
+
+
+def test_of_configs_until_the_same_step_the_first_trained_it(tmp_path: Path) -> None:
+    for name in ("first", "second", "last"):
+        write_record(tmp_path, {"name": name})
+        keep_record(tmp_path, 8)
+    assert read_earlier_records(tmp_path) == {8: {"name": "first"}}
 
 
 @pytest.mark.parametrize(

@@ -34,15 +34,43 @@ def test_what_follows_from_it(tmp_path: Path) -> None:
     assert ledger.skips == [(800, 1600), (400, 1700)]
     assert ledger.lost_steps == 20 + 80
     assert [ledger.rate_factor(step) for step in (49, 50, 79, 80, 100, 129, 130)] == [1, 0.5, 0.5, 1, 0.5, 0.5, 1]
-    assert ledger.withheld_steps == [], "the second rewind went back to before it"
+    assert ledger.withheld_steps == set(), "the second rewind went back to before it"
     assert Ledger(tmp_path / "none.jsonl").lost_steps == 0
+
+
+def test_thousands_of_lines_are_looked_at_once(tmp_path: Path) -> None:
+    """A run asks at every step, more than once."""
+
+    class Counting(dict[str, Any]):
+        looks = 0
+
+        def __getitem__(self, key: str) -> Any:
+            Counting.looks += 1
+            return super().__getitem__(key)
+
+    ledger = Ledger(tmp_path / "ledger.jsonl", writes=False)
+    for step in range(1000):
+        ledger.append("withheld", judged_step=step, step=step + 1)
+    ledger.entries[:] = map(Counting, ledger.entries)
+    assert (ledger.rate_factor(1000), len(ledger.withheld_steps), ledger.lost_steps) == (1.0, 1000, 0)
+    assert (ledger.skips, ledger.history) == ([], [])
+    assert Counting.looks == 0
+
+
+def test_what_follows_is_the_same_read_back(tmp_path: Path) -> None:
+    ledger = written(tmp_path / "ledger.jsonl")
+    ledger.append("withheld", judged_step=50, step=51)
+    ledger.append("withheld", judged_step=55, step=56)
+    ledger.append("halt", step=56, target=50)
+    for other in (ledger, Ledger(tmp_path / "ledger.jsonl"), ledger.before(6)):
+        assert (other.withheld_steps, other.lost_steps, len(other.history)) == ({50}, 20 + 80 + 6, 2)
 
 
 def test_it_can_be_seen_as_it_was(tmp_path: Path) -> None:
     ledger = written(tmp_path / "ledger.jsonl")
     assert [ledger.before(number).skips for number in range(4)] == [[], [], [(800, 1600)], ledger.skips]
     earlier = ledger.before(1)
-    assert (earlier.withheld_steps, earlier.lost_steps, earlier.lines) == ([60], 0, ledger.lines[:1])
+    assert (earlier.withheld_steps, earlier.lost_steps, earlier.lines) == ({60}, 0, ledger.lines[:1])
     earlier.append("withheld", judged_step=70, step=71)
     assert Ledger(tmp_path / "ledger.jsonl").lines == ledger.lines, "the view wrote"
 

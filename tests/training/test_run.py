@@ -1,5 +1,6 @@
 """A whole run: what it learns, writes and reports."""
 
+import ast
 import csv
 import json
 import math
@@ -17,6 +18,7 @@ from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.module import PretrainModule
 from mulligan.training.run import TrainingRun
 from tests.training.conftest import MakeRun, silent
+from tests.training.test_resume import interrupted
 
 
 def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRun) -> None:
@@ -59,7 +61,7 @@ def test_the_x_axis_is_the_step_while_attempts_grow(make_run: MakeRun) -> None:
     begin = run.metrics.on_train_start
 
     def begin_after_five_lost_attempts(trainer: Trainer, module: PretrainModule) -> None:
-        module.ledger.entries.append({"kind": "halt", "step": 5, "target": 0})
+        module.ledger.append("halt", step=5, target=0)
         begin(trainer, module)
 
     run.metrics.on_train_start = begin_after_five_lost_attempts  # type: ignore[method-assign]  # what a rewind leaves
@@ -136,3 +138,35 @@ def test_the_same_config_gives_the_same_bits(make_run: MakeRun) -> None:
 
 def _tokenizer(run: TrainingRun) -> Tokenizer:
     return Tokenizer.load(run.data.folder / "tokenizer.model")
+
+
+def test_the_detector_begins_afresh_where_losses_are_others_and_not_on_other_machines(make_run: MakeRun) -> None:
+    """What the guard calls a regime: plain values, the same in every process."""
+
+    def regime(*overrides: str) -> str:
+        run = make_run(*overrides)
+        run.trainer.fit = lambda *_, **__: None  # type: ignore[method-assign]  # bound is enough
+        run.train(silent, silent)
+        return run.guard.regime
+
+    known = regime()
+    ast.literal_eval(known)  # no object's address
+    for same in (
+        ("micro_batch=1",), ("trainer=cpu_ddp",), ("trainer=cpu_ddp", "micro_batch=1"), ("checkpoint.keep_last=3",),
+        ("global_batch_samples=null", "global_batch_tokens=128"),
+    ):  # fmt: skip
+        assert regime(*same) == known, same
+    for other in (
+        "max_steps=9", "global_batch_samples=8", "sequence_length=16", "precision=bf16-mixed", "model.dropout=0.1",
+        "data.document_mask=true", "data.weights={files: 2.0}", "optimizer.lr=1e-4", "schedule.warmup=0.5",
+        "objective.z_loss=0.0",
+    ):  # fmt: skip
+        assert regime(other) != known, other
+
+
+@pytest.mark.parametrize(("change", "seen"), [("micro_batch=1", 7), ("data.document_mask=true", 4)])
+def test_a_detector_goes_on_with_its_window_only_in_its_own_regime(make_run: MakeRun, change: str, seen: int) -> None:
+    interrupted(make_run, 5)  # the newest checkpoint is that of step 4, which is judged in step 5
+    make_run(change).train(silent, silent)
+    state = load_checkpoint(Path("runs/default/checkpoints/step_00000008.ckpt"))["callbacks"]["Guard"]
+    assert state["detector"]["seen"] == seen

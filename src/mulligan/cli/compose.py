@@ -134,7 +134,11 @@ def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError:
-        yield f"{key}={value!r}: expected {_describe(hint)}"
+        if isinstance(value, dict) and (CONF / key).is_dir():  # a file such as none.yaml, and an experiment's keys
+            below = ", ".join(f"{key}.{name}" for name in value)
+            yield f"{key}: the chosen file has no _target_ that takes {below}; choose another, or leave these keys out"
+        else:
+            yield f"{key}={value!r}: expected {_describe(hint)}"
 
 
 def _describe(hint: Any) -> str:
@@ -180,12 +184,17 @@ def _one_line(error: BaseException, verb: str) -> str:
 
 
 def _known_keys(verb: str) -> set[str]:
-    """Every dotted key that any file of conf/ sets."""
-    keys: set[str] = set()
-    for file in CONF.rglob("*.yaml"):
-        group = [] if file.parent == CONF else [file.parent.name]
-        if group or file.stem == verb:
-            keys |= {".".join([*group, key]) for key in _dotted(OmegaConf.load(file))}
+    """Every dotted key that the verb's file sets, those it builds on, and any file of the groups it chooses from."""
+    content = OmegaConf.load(CONF / f"{verb}.yaml")
+    assert isinstance(content, DictConfig)
+    keys = set(_dotted(content))
+    for default in content["defaults"]:
+        if isinstance(default, DictConfig):
+            group = str(next(iter(default))).split()[-1]  # behind "override" or "optional"
+            for file in (CONF / group).glob("*.yaml"):
+                keys |= {f"{group}.{key}" for key in _dotted(OmegaConf.load(file))}
+        elif default != "_self_":
+            keys |= _known_keys(default)
     return keys
 
 

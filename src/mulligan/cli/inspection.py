@@ -53,6 +53,8 @@ class Inspection:
             )
         if test is not None and (intervention is None or "onset" not in self.entries[intervention]):
             raise ValueError(f"test={test} needs intervention=NUMBER, that of a rewind or a halt")
+        if test is not None and self.run.recorded["stability"] is None:
+            raise ValueError(f"test={test} needs a detector, and run={run} went on with stability=none")
         if output is not None and Path(output).is_dir():
             raise ValueError(f"output={output} is a folder; name a file in it, such as {output}/inspection.json")
         self.intervention, self.test, self.top, self.characters, self.max_steps = (

@@ -34,8 +34,10 @@ DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began st
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.yaml"
-    if not path.is_file():
-        return None
+    return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except Exception:  # whatever reading torn YAML raises
@@ -43,6 +45,20 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} is not whole; restore it, or begin a run of another name")
     return {str(key): node for key, node in content.items()}
+
+
+def read_earlier_records(folder: Path) -> dict[int, dict[str, Any]]:
+    """Configs that ``accept_changes`` replaced, by the last step each was in force for."""
+    paths = sorted(folder.glob("config_until_step_*.yaml"))
+    return {int(path.stem.removeprefix("config_until_step_")): _read(path) for path in paths}
+
+
+def keep_record(folder: Path, step: int) -> None:
+    """Put by a copy of the config that was in force until ``step``, unless one is there, before another is written."""
+    path = folder / f"config_until_step_{step:08d}.yaml"
+    if not path.exists():  # else the later one was in force for no step that is left
+        with atomic_write(path) as file:
+            file.write((folder / "config.yaml").read_bytes())
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import played_again, read_record
+from mulligan.cli.record import differences, played_again, read_earlier_records, read_record
 from mulligan.cli.train import quiet_lightning
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
@@ -28,6 +28,12 @@ class Replay:
         recorded = read_record(self.folder)
         if recorded is None:
             raise ValueError(f"run={run}: no run is there (no config.yaml); give a folder such as runs/default")
+        for step, earlier in read_earlier_records(self.folder).items():
+            if changes := differences(earlier, recorded):
+                raise ValueError(
+                    f"run={run}: its config was changed after step {step}, and one run cannot be played under two. "
+                    f"Different: {'; '.join(changes)}"
+                )
         self.recorded = recorded
         self.ledger = Ledger(self.folder / "ledger.jsonl", writes=False)
         self.comparison = CompareCheckpoints(self.folder / "checkpoints", self.ledger)

@@ -29,6 +29,9 @@ class SavedRun:
         recorded = read_record(folder)
         if recorded is None:
             raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
+        for key in ("sequence_length", "precision", "checkpoint", "stability"):
+            if key not in recorded:
+                raise ValueError(f"{folder}/config.yaml is not that of a run, it has no {key}: bring it back")
         self.folder, self.recorded = folder, recorded
         self.ledger = Ledger(folder / "ledger.jsonl", writes=False)
         self.sequence_length: int = recorded["sequence_length"]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, read_record, write_record
+from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, keep_record, read_record, write_record
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
 from mulligan.report.picture import draw_run
@@ -53,6 +53,13 @@ def train(config: DictConfig) -> None:
             f"{folder} was begun with another config; set accept_changes=true or another name. "
             f"Different: {'; '.join(changes)}"
         )
+
+    def record() -> None:
+        if changes:
+            keep_record(folder, run.trainer.global_step)
+            changes.clear()  # fitted again after a rewind, nothing is new
+        write_record(folder, content)
+
     with ExitStack() as stack:
         if speaks:
             stack.enter_context(exclusive(folder / ".lock", patience_seconds=WORKERS_OUTLIVE_SECONDS))
@@ -61,7 +68,7 @@ def train(config: DictConfig) -> None:
             summary = run.fit(
                 stack.enter_context(Reporter(speaks=speaks)),
                 warn=lambda text: print(text, flush=True) if speaks else None,
-                begun=lambda: write_record(folder, content),
+                begun=record,
             )
         except Exception as error:
             if speaks and isinstance(error, Halted):

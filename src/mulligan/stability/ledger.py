@@ -24,31 +24,29 @@ class Ledger:
         self.path, self.writes = path, writes
         self.lines: list[str] = _whole_lines(path)
         self.entries = _entries(self.lines, str(path))
+        self._follow_all()
 
-    @property
-    def rewinds(self) -> list[dict[str, Any]]:
-        return [entry for entry in self.entries if entry["kind"] == "rewind"]
-
-    @property
-    def withheld_steps(self) -> list[int]:
-        """Steps of the present lineage whose update was left out."""
-        kept: list[int] = []
+    def _follow_all(self) -> None:
+        """Look at each line once: a run asks several times a step, and may have thousands of them."""
+        self.rewinds: list[dict[str, Any]] = []
+        self.withheld_steps: set[int] = set()  # of the present lineage, whose update was left out
+        self.lost_steps = 0  # tried and not kept: attempt - step
         for entry in self.entries:
-            if entry["kind"] == "withheld":
-                kept.append(entry["judged_step"])
-            else:
-                kept = [step for step in kept if step <= entry["target"]]
-        return kept
+            self._follow(entry)
+
+    def _follow(self, entry: dict[str, Any]) -> None:
+        if entry["kind"] == "withheld":
+            self.withheld_steps.add(entry["judged_step"])
+            return
+        if entry["kind"] == "rewind":
+            self.rewinds.append(entry)
+        self.withheld_steps = {step for step in self.withheld_steps if step <= entry["target"]}
+        self.lost_steps += entry["step"] - entry["target"]
 
     @property
     def skips(self) -> list[tuple[int, int]]:
         """Half-open ranges of sample indices that the run never trains on again."""
         return [(entry["skip"][0], entry["skip"][1]) for entry in self.rewinds]
-
-    @property
-    def lost_steps(self) -> int:
-        """Steps tried and not kept: ``attempt - step``."""
-        return sum(entry["step"] - entry["target"] for entry in self.entries if "target" in entry)
 
     @property
     def history(self) -> list[Done]:
@@ -61,6 +59,7 @@ class Ledger:
         """The ledger as it was when line ``number`` came to it. It writes nothing."""
         earlier = copy(self)
         earlier.writes, earlier.lines, earlier.entries = False, self.lines[:number], self.entries[:number]
+        earlier._follow_all()
         return earlier
 
     def rate_factor(self, step: int) -> float:
@@ -84,6 +83,7 @@ class Ledger:
             append_line(self.path, line)
         self.lines.append(line)
         self.entries.append(json.loads(line))
+        self._follow(self.entries[-1])
         return self.entries[-1]
 
     def check_copy(self, copy: Sequence[str], origin: str) -> None:

@@ -4,7 +4,7 @@ In rising order: leave out the update of a lone bad gradient; rewind and skip; r
 the spike comes back; cut the learning rate for a while; halt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 
@@ -83,10 +83,10 @@ class Policy:
         self.rate_factor, self.rate_steps = rate_factor, rate_steps
         self.halt_at_level, self.max_rewinds, self.max_lost_share = halt_at_level, max_rewinds, max_lost_share
 
-    def tolerates(self, step: int, withheld_steps: Sequence[int]) -> bool:
+    def tolerates(self, step: int, withheld_steps: Container[int]) -> bool:
         """Whether a bad gradient at ``step`` is one of few, whose updates alone are left out: of ``withheld_steps``."""
-        recent = [other for other in withheld_steps if step - self.cooldown_steps <= other < step]
-        return len(recent) < self.max_withheld
+        recent = range(max(0, step - self.cooldown_steps), step)
+        return sum(other in withheld_steps for other in recent) < self.max_withheld
 
     def decide(self, onset: int, step: int, history: Sequence[Done]) -> Rewind | Halt:
         """``step`` is the present one, at which the detector is sure of a spike that began at ``onset``."""

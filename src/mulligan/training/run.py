@@ -265,8 +265,10 @@ class TrainingRun:
                 checkpoint=self.checkpoint,
                 sequencer=lambda: datamodule.sequencer,
                 global_batch=self.global_batch,
-                regime=repr(
-                    [self.num_steps, *(vars(part) for part in (self.optimizer, self.schedule, self.objective))]
+                regime=repr(  # knows no ranks and no micro-batches
+                    [self.num_steps, self.global_batch, self.sequence_length, self.precision]
+                    + [self.data.document_mask, self.data.weights]
+                    + [vars(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
                 ),
                 say=warn,
             )
