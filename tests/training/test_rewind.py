@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mulligan.files import sha256_file
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
@@ -125,6 +126,10 @@ def test_one_rank_sees_no_number_and_both_rewind_as_a_new_process_would(
     for name in ("spoilt", "refit"):
         (entry,) = Ledger(tmp_path / f"runs/{name}/ledger.jsonl").entries
         assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (10, 11, 8, [32, 52])
+        assert entry["tokens_lost"] == 3 * 4 * 32
+        assert entry["fingerprints"]["config"] == sha256_file(tmp_path / f"runs/{name}/config.yaml")
+        checkpoint = load_checkpoint(tmp_path / f"runs/{name}/{LAST}")
+        assert entry["fingerprints"]["data"] == checkpoint["mulligan"]["data_fingerprint"]
     begin_anew_at(tmp_path, 8)
     run_program(tmp_path, str(SPOIL), "0", "0", *overrides, "name=new")
     for other in ("refit", "new"):

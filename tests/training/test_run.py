@@ -164,7 +164,7 @@ def test_the_detector_begins_afresh_where_losses_are_others_and_not_on_other_mac
         assert regime(other) != known, other
 
 
-@pytest.mark.parametrize(("change", "seen"), [("micro_batch=1", 7), ("data.document_mask=true", 4)])
+@pytest.mark.parametrize(("change", "seen"), [("micro_batch=1", 8), ("data.document_mask=true", 5)])
 def test_a_detector_goes_on_with_its_window_only_in_its_own_regime(make_run: MakeRun, change: str, seen: int) -> None:
     interrupted(make_run, 5)  # the newest checkpoint is that of step 4, which is judged in step 5
     make_run(change).train(silent, silent)

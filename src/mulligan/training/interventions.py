@@ -11,7 +11,13 @@ from mulligan.stability.detector import Judgement
 
 
 def circumstances(
-    judgement: Judgement, *, step: int, attempt: int, gradient_norm: float, recent: Iterable[list[float]]
+    judgement: Judgement,
+    *,
+    step: int,
+    attempt: int,
+    gradient_norm: float,
+    recent: Iterable[list[float]],
+    fingerprints: dict[str, str | None],
 ) -> dict[str, Any]:
     """What a line of the ledger says of the moment; ``recent`` is the curve: step, loss and norm."""
     return {
@@ -25,6 +31,7 @@ def circumstances(
         "centre": judgement.centre,
         "limit": judgement.limit,
         "values": list(recent),
+        "fingerprints": fingerprints,
     }
 
 

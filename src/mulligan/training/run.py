@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import launched_world_size
-from mulligan.files import write_json
+from mulligan.files import sha256_file, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import model_with_weights
 from mulligan.objective.next_token import NextToken
@@ -165,6 +165,12 @@ class TrainingRun:
         return 3 * self.model.num_parameters * (2 if self.precision == "bf16-true" else 4) / parts
 
     @property
+    def _config_hash(self) -> str | None:
+        """Of the config as its folder holds it; a run that was built by hand has none."""
+        path = self.folder / "config.yaml"
+        return sha256_file(path) if path.is_file() else None
+
+    @property
     def flops_per_step(self) -> int:
         return self.model.flops_per_token(self.sequence_length) * self.tokens_per_step
 
@@ -265,11 +271,13 @@ class TrainingRun:
                 checkpoint=self.checkpoint,
                 sequencer=lambda: datamodule.sequencer,
                 global_batch=self.global_batch,
+                sequence_length=self.sequence_length,
                 regime=repr(  # knows no ranks and no micro-batches
                     [self.num_steps, self.global_batch, self.sequence_length, self.precision]
                     + [self.data.document_mask, self.data.weights]
                     + [vars(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
                 ),
+                fingerprints=lambda: {"config": self._config_hash, "data": datamodule.fingerprint()},
                 say=warn,
             )
         found = newest_whole(self.checkpoint.folder, ledger, warn)

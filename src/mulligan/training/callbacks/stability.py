@@ -67,17 +67,21 @@ class Guard(Callback):
         checkpoint: SaveCheckpoints,
         sequencer: Callable[[], Sequencer],
         global_batch: int,
+        sequence_length: int,
         regime: str,
+        fingerprints: Callable[[], dict[str, str | None]],
         say: Callable[[str], None],
     ) -> None:
         """Bind to a run: its ledger, checkpoints and order of data, and the console.
 
         ``regime`` names what losses depend on besides the weights: under another one the detector begins afresh.
+        ``fingerprints`` are of what a line of the ledger was written under: the config and the data.
         """
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
         in_memory = self.snapshots if self.way == "in_place" else None
         self.points = RestorePoints(snapshots=in_memory, checkpoint=checkpoint, ledger=ledger)
-        self.global_batch, self.regime, self.say = global_batch, regime, say
+        self.global_batch, self.sequence_length = global_batch, sequence_length
+        self.regime, self.fingerprints, self.say = regime, fingerprints, say
 
     def check_reach(self, checkpoint: SaveCheckpoints) -> None:
         """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go."""
@@ -167,6 +171,8 @@ class Guard(Callback):
         latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
         target = self.points.find(trainer, latest, judgement.onset)
         line = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
+        if target is not None:
+            line["tokens_lost"] = (trainer.global_step - target) * self.global_batch * self.sequence_length
         if isinstance(decision, Halt):
             self._halt(trainer, module, target, decision.reason, line)
         if target is None:
@@ -240,5 +246,10 @@ class Guard(Callback):
 
     def _circumstances(self, trainer: Trainer, judgement: Judgement, norm: float) -> dict[str, Any]:
         return circumstances(
-            judgement, step=trainer.global_step, attempt=self._attempt, gradient_norm=norm, recent=self._recent
+            judgement,
+            step=trainer.global_step,
+            attempt=self._attempt,
+            gradient_norm=norm,
+            recent=self._recent,
+            fingerprints=self.fingerprints(),
         )
