@@ -37,6 +37,7 @@ MISTAKES = {
     "train max_tokens=1000000": "give exactly one of max_steps, max_tokens, max_tokens_per_parameter",
     "train max_steps=0": "max_steps=0 must give at least one step",
     "train precision=fp8": "precision='fp8': expected",
+    "train precision=16-true": "precision='16-true': expected auto, 32-true, 16-mixed",
     "train compile=maybe": "compile='maybe': expected bool or auto",
     "train trainer=single_gpu": "trainer",
     "train trainer.devices=0": "trainer",

@@ -56,6 +56,12 @@ def test_document_mask_counts_no_loss_at_begin_marks() -> None:
     assert found.loss == pytest.approx(float(together.mean()), rel=1e-5)
 
 
+def test_of_float16_the_gradient_is_that_of_float32() -> None:
+    network, tokens = model(), torch.from_numpy(windows(1)[0])
+    found, wanted = (score(network, tokens, begin_id=BEGIN, autocast_dtype=dtype) for dtype in (torch.float16, None))
+    assert found.gradient_norm == wanted.gradient_norm
+
+
 def test_scoring_leaves_the_model_as_it_was() -> None:
     network, tokens = model(dropout=0.5).train(), torch.from_numpy(windows(1)[0])
     first, second = (score(network, tokens, begin_id=BEGIN) for _ in range(2))

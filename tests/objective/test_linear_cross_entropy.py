@@ -14,7 +14,8 @@ from mulligan.objective.linear_cross_entropy import Terms, linear_cross_entropy
 from mulligan.objective.next_token import plain_cross_entropy
 
 Options = dict[str, float | None]
-TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float64: 1e-12}
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-2, torch.float64: 1e-12}
+DIGITS = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}  # what rounding takes from a number
 
 
 def oracle(logits: Tensor, targets: Tensor, options: Options) -> tuple[Tensor, ...]:
@@ -59,7 +60,7 @@ cases = {
     "label_smoothing": st.sampled_from([0.0, 0.1, 0.5]),
     "softcap": st.sampled_from([None, 5.0]),
     "chunk_rows": st.sampled_from([None, 1, 7]),
-    "dtype": st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    "dtype": st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
 }
 
 
@@ -92,7 +93,7 @@ def test_terms_and_gradients_match_float64(
     moved = 0.25 * label_smoothing * (F.one_hot(targets.clamp(min=0), vocab) - 1.0 / vocab).abs().double()
     moved[targets == -100] = 0.0
     # A logit of 7 rounded to bf16 is off by 1.4e-2 before any operator has touched it, and so is its probability.
-    rounding = 2.0**-9 * float(logits.detach().abs().max()) if dtype == torch.bfloat16 else 0.0
+    rounding = DIGITS.get(dtype, 0.0) * float(logits.detach().abs().max())
     tolerance = max(TOLERANCE[dtype], rounding)
     assert_close_to_product(hidden.grad, logits.grad, exact_weight, tolerance, moved)
     assert_close_to_product(weight.grad, logits.grad.T, exact_hidden, tolerance, moved.T)
@@ -115,6 +116,17 @@ def test_autocast_gives_the_gradient_in_the_type_of_the_weight() -> None:
     logits = hidden.double() @ weight.double().T
     exact = oracle(logits, targets, {"z_loss": 1e-4, "label_smoothing": 0.0, "softcap": None})
     torch.testing.assert_close(terms.loss_sum.double(), exact[0], rtol=1e-2, atol=0.0)
+
+
+def test_float16_gradients_of_large_vocabularies_neither_vanish_nor_overflow() -> None:
+    """Near the start a target's entry is a vocabulary times as large as the others: 1e5 is above float16's range."""
+    hidden, weight, targets = inputs(5, 6, 100_000, 8, 0.1, 0.0)
+    hidden, weight = hidden.half().requires_grad_(), weight.half().requires_grad_()
+    linear_cross_entropy(hidden, weight, targets, z_loss=1e-4).loss_sum.backward()
+    exact_hidden, exact_weight = (part.detach().double().requires_grad_() for part in (hidden, weight))
+    linear_cross_entropy(exact_hidden, exact_weight, targets, z_loss=1e-4).loss_sum.backward()
+    for found, exact in ((hidden.grad, exact_hidden.grad), (weight.grad, exact_weight.grad)):
+        assert (found.double() - exact).norm() <= 1e-3 * exact.norm()
 
 
 def test_without_gradients_none_is_made() -> None:
@@ -166,7 +178,7 @@ def test_wrong_input_is_named(change: dict[str, object], message: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_gpu_gives_the_same(dtype: torch.dtype) -> None:
     hidden, weight, targets = inputs(4, 300, 1000, 64, 1.0, 0.1)
     options = {"z_loss": 1e-4, "label_smoothing": 0.1, "softcap": None}

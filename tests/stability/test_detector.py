@@ -146,6 +146,16 @@ def test_the_norm_limit_is_a_multiple_of_the_median_of_accepted_norms() -> None:
     assert detector.norm_limit == 20.0
 
 
+def test_a_loss_without_a_norm_is_judged_and_the_norms_stay() -> None:
+    detector = Detector(window=8, warmup_steps=0)
+    judged(detector, [3.0] * 8)
+    norms = detector.state_dict()["norms"]
+    assert detector.observe(9, 3.0, None).triggered is None
+    assert detector.state_dict()["norms"] == norms
+    assert detector.observe(10, math.inf, None).triggered == "not finite"
+    assert [detector.observe(step, 5.0, None).triggered for step in (11, 12, 13)][-1] == "loss"
+
+
 @pytest.mark.parametrize(
     "options",
     [{"window": 4}, {"patience": 0}, {"warmup_steps": -1}, {"width": 0.0}, {"min_rise": math.nan}, {"norm_ratio": 1.0}],

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from mulligan.training.clipping import Clipping, _clip_shards
+from mulligan.training.clipping import OVERFLOWED, WITHHELD, Clipping, _clip
+from mulligan.training.loss_scale import LossScale
 
 SUMS = torch.tensor([5.0, 2.0])
 
@@ -24,7 +25,7 @@ def parameters() -> list[Tensor]:
 def test_shards_are_clipped_as_pytorch_clips(max_norm: float) -> None:
     plain, sharded = parameters(), [one.grad for one in parameters()]
     norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
-    found, sums_2 = _clip_shards(sharded, max_norm, SUMS)
+    found, sums_2 = _clip(sharded, max_norm, SUMS, are_shards=True)
     torch.testing.assert_close(found, norm)
     torch.testing.assert_close(sharded, [one.grad for one in plain])
     assert sums_2.tolist() == [5.0, 2.0]
@@ -32,7 +33,7 @@ def test_shards_are_clipped_as_pytorch_clips(max_norm: float) -> None:
 
 def test_shards_in_bf16_leave_the_sums_alone() -> None:
     exact = torch.tensor([4620289.0, 2097153.0])
-    _, sums_2 = _clip_shards([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact)
+    _, sums_2 = _clip([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact, are_shards=True)
     assert sums_2.equal(exact)
 
 
@@ -57,7 +58,7 @@ def test_an_update_above_the_limit_moves_neither_weights_nor_moments(
     held[0].grad += spoilt
     assert clipping(optimizer, SUMS) is SUMS
     optimizer.step()
-    assert (None if clipping.withheld is None else clipping.withheld.item()) == is_withheld
+    assert (None if clipping.left_out is None else clipping.left_out.item()) == is_withheld
     moved = [not one.equal(old) for one, old in zip(held, before, strict=True)]
     assert moved == ([False] * 3 if is_withheld else [True, True, False])
     assert float(optimizer.state[held[1]]["step"]) == (0.0 if is_withheld else 1.0)
@@ -72,3 +73,42 @@ def test_a_limit_that_is_lifted_withholds_nothing_more() -> None:
     clipping(optimizer, SUMS)
     optimizer.step()
     assert float(optimizer.state[held[0]]["step"]) == 1.0
+
+
+@pytest.mark.parametrize("are_shards", [False, True])
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_gradients_too_large_by_the_scale_are_clipped_as_without_it(max_norm: float, are_shards: bool) -> None:
+    plain, scaled = parameters(), [one.grad * 2.0**16 for one in parameters()]
+    norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
+    found, _ = _clip(scaled, max_norm, SUMS, are_shards=are_shards, scale=torch.tensor(2.0**16))
+    torch.testing.assert_close(found, norm)
+    torch.testing.assert_close(scaled, [one.grad for one in plain])
+
+
+@pytest.mark.parametrize(
+    ("limit", "scale", "spoilt", "loss", "left_out", "found_inf", "scale_after"),
+    [
+        (None, 4.0, 0.0, 5.0, 0.0, 0.0, 4.0),
+        (None, 4.0, math.inf, 5.0, OVERFLOWED, 1.0, 2.0),  # also where nothing guards
+        (1e3, 4.0, math.nan, 5.0, OVERFLOWED, 1.0, 2.0),
+        (1e3, 1.0, math.inf, 5.0, WITHHELD, 1.0, 1.0),  # no smaller scale would help
+        (1e3, 4.0, math.nan, math.nan, WITHHELD, 1.0, 4.0),
+        (None, 4.0, math.nan, math.nan, 0.0, 0.0, 4.0),
+        (0.1, 4.0, 0.0, 5.0, WITHHELD, 1.0, 4.0),
+        (-1.0, 4.0, 0.0, 5.0, WITHHELD, 1.0, 4.0),
+    ],
+)
+def test_an_overflow_is_told_from_a_bad_gradient(
+    limit: float | None, scale: float, spoilt: float, loss: float, left_out: float, found_inf: float, scale_after: float
+) -> None:
+    held, loss_scale = parameters(), LossScale(start=scale)
+    before = [one.detach().clone() for one in held]
+    optimizer, clipping = AdamW(held, fused=True), Clipping(1.0, loss_scale)
+    clipping.limit = limit
+    held[0].grad += spoilt
+    clipping(optimizer, torch.tensor([loss, 2.0]))
+    optimizer.step()
+    assert (clipping.left_out.item(), optimizer.found_inf.item(), loss_scale.scale.item()) == (
+        left_out, found_inf, scale_after
+    )  # fmt: skip
+    assert all(one.equal(old) for one, old in zip(held, before, strict=True)) == bool(found_inf)

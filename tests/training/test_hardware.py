@@ -16,6 +16,15 @@ def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch, feat
     assert resolve_precision("32-true", "cpu") == "32-true"
 
 
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_a_gpu_without_bf16_takes_float16(monkeypatch: pytest.MonkeyPatch, has_bf16: bool, expected: str) -> None:
+    """PyTorch says yes to bf16 that is only emulated, unless asked without that."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bf16
+    )
+    assert resolve_precision("auto", "cuda") == expected
+
+
 def test_auto_compile_asks_whether_the_run_is_long_and_a_compiler_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "can_compile_for_cpu", lambda: True)
     assert not resolve_compile("auto", "cpu", 1e12)

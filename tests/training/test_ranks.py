@@ -60,11 +60,11 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
                     assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(scale)), name
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("ranks", "precision"), [(1, "32-true"), (1, "16-mixed"), (2, "32-true"), (2, "16-mixed")])
 def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
-    ranks: int, tiny: tuple[str, ...], tmp_path: Path
+    ranks: int, precision: str, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    overrides = (*tiny, "log_every_n_steps=100", "validate_every_n_steps=100")
+    overrides = (*tiny, "log_every_n_steps=100", "validate_every_n_steps=100", f"precision={precision}")
     for one in record(tmp_path / "run", ranks, 1, overrides, "max_steps=5"):
         operators = one["operators"]
         assert operators["aten::mm"] > 0

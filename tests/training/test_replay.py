@@ -34,14 +34,17 @@ def replayed(tmp_path: Path) -> Replay:
     return replay
 
 
-def test_a_rewound_run_with_a_lone_bad_gradient_is_bit_identical(composed: Compose, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_a_rewound_run_with_a_lone_bad_gradient_is_bit_identical(
+    composed: Compose, tmp_path: Path, precision: str
+) -> None:
     """The bad gradient at update 5 came from outside, and does not come again: the ledger alone leaves it out."""
 
     def spoil(run: TrainingRun) -> None:
         run.callbacks.append(Spoil(0, [5]))
         sure_at(run, onset=9, step=10)
 
-    train_recorded(composed(*WATCHED), spoil)
+    train_recorded(composed(*WATCHED, f"precision={precision}"), spoil)
     assert [entry["kind"] for entry in Ledger(FOLDER / "ledger.jsonl").entries] == ["withheld", "rewind"]
     comparison = replayed(tmp_path).comparison
     assert comparison.difference is None

@@ -19,7 +19,7 @@ from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
 from mulligan.report.picture import draw_run
 from mulligan.training.callbacks.stability import Halted
-from mulligan.training.hardware import cpu_multiplies_bf16
+from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
 
 # Loader workers hold the lock with their parent, and notice its death after five seconds.
@@ -122,7 +122,7 @@ def _print_opening(run: TrainingRun) -> None:
     if run.guard is not None:
         memory = f"{run.snapshot_gigabytes:.2f} GB of host memory a rank for snapshots"
         print(f"stability.way={run.guard.way}: {memory}", flush=True)
-    if run.precision.startswith("bf16") and run.on_cpu and not cpu_multiplies_bf16():
+    if run.precision != "32-true" and run.on_cpu and not cpu_multiplies("bf16" if "bf16" in run.precision else "fp16"):
         print(f"precision={run.precision} is slow on this processor, up to 100 times slower than 32-true", flush=True)
 
 

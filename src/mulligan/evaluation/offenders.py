@@ -57,7 +57,8 @@ def score(
     """Judge one window of T + 1 tokens, without dropout and regularisers.
 
     The gradient is that of the mean loss over the sample's counted tokens, its norm taken over all weights before any
-    clipping: on the scale of the norm that training reports for a whole batch.
+    clipping: on the scale of the norm that training reports for a whole batch. In place of float16, in which it would
+    vanish without a loss scale, it is taken in float32.
     """
     device = next(model.parameters()).device
     tokens_BT = tokens.unsqueeze(0).to(device)
@@ -66,7 +67,7 @@ def score(
         targets_BT, document_BT = targets_within_documents(tokens_BT, begin_id)
     was_training = model.training
     model.eval()
-    with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+    with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype not in (None, torch.float16)):
         logits_BTV = model(tokens_BT[:, :-1], document_BT=document_BT)
     model.train(was_training)
     losses_T = F.cross_entropy(logits_BTV[0].float(), targets_BT[0], ignore_index=IGNORE_INDEX, reduction="none")

@@ -87,9 +87,9 @@ class Detector:
         """Above this a gradient norm is that of a bad gradient; infinite until there is a window of norms."""
         return self.norm_ratio * median(self._norms) if len(self._norms) >= self.window // 2 else math.inf
 
-    def observe(self, step: int, loss: float, gradient_norm: float) -> Judgement:
-        """Judge the loss (nats a token, over all ranks) and the gradient norm before clipping of ``step``."""
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+    def observe(self, step: int, loss: float, gradient_norm: float | None) -> Judgement:
+        """Judge the loss (nats a token, over all ranks) and the gradient norm before clipping of ``step``, if known."""
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm or 0.0)):
             self._onset = step if self._onset is None else self._onset
             return Judgement(step, loss, math.nan, math.nan, self._onset, "not finite")
         recent = median(list(self._losses)[-(self.window // 4) :]) if self._losses else loss
@@ -110,12 +110,13 @@ class Detector:
             self._onset = step
         return Judgement(step, loss, centre, limit, self._onset, "loss" if self._sum >= self.patience else None)
 
-    def _accept(self, loss: float, centre: float, gradient_norm: float) -> None:
+    def _accept(self, loss: float, centre: float, gradient_norm: float | None) -> None:
         self._onset = None
         self._losses.append(loss)
         newest = list(self._losses)[-RUN:]
         self._deviations.append(sum(newest) / len(newest) - centre)
-        self._norms.append(gradient_norm)
+        if gradient_norm is not None:
+            self._norms.append(gradient_norm)
 
     def _scale(self) -> float:
         """The standard deviation of a loss, by how means of ``RUN`` in a row stray from the centre of their time.

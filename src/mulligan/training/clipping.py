@@ -5,48 +5,73 @@ import math
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from mulligan.distributed import all_reduce_sum
+from mulligan.training.loss_scale import LossScale
+
+WITHHELD, OVERFLOWED = 1.0, 2.0  # why an update was left out
 
 
 class Clipping:
     """Clips the gradient of each step to ``max_norm`` and leaves out the updates of bad ones.
 
-    ``norm`` is that of the last step's gradient before clipping; ``withheld`` is 1 where its update was left out.
+    ``norm`` is that of the last step's gradient before clipping. ``left_out`` is 0 where its update was made, else
+    ``WITHHELD`` or, where the loss scale drove float16 out of its range, ``OVERFLOWED``; None: every one is made.
     Both stay on the device, where this is decided: fused optimizers leave weights and moments alone then.
     """
 
-    def __init__(self, max_norm: float | None) -> None:
+    def __init__(self, max_norm: float | None, loss_scale: LossScale | None = None) -> None:
         self.max_norm = math.inf if max_norm is None else max_norm
+        self.loss_scale = loss_scale
         self.limit: float | None = None  # a gradient above it moves no weight; None: every one moves them
         self.norm: Tensor | None = None
-        self.withheld: Tensor | None = None
+        self.left_out: Tensor | None = None
 
     def __call__(self, optimizer: Optimizer, sums_2: Tensor) -> Tensor:
         """Clip. Of sharded gradients the norm needs a collective, and ``sums_2`` comes back summed over the ranks."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if isinstance(parameters[0], DTensor):
-            self.norm, sums_2 = _clip_shards([_shard(parameter) for parameter in parameters], self.max_norm, sums_2)
-        else:
-            self.norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
-        self.withheld = None
-        if self.limit is not None:
-            self.withheld = (~(self.norm.isfinite() & (self.norm <= self.limit))).float()
+        self.norm, sums_2 = _clip(
+            [_own_part(parameter) for parameter in parameters],
+            self.max_norm,
+            sums_2,
+            are_shards=isinstance(parameters[0], DTensor),
+            scale=None if self.loss_scale is None else self.loss_scale.scale,
+        )
+        withheld = None if self.limit is None else (~(self.norm.isfinite() & (self.norm <= self.limit))).float()
+        self.left_out = found_inf = withheld
+        if self.loss_scale is not None:
+            overflowed = self.loss_scale.update(self.norm, sums_2[0])
+            self.left_out = torch.where(overflowed, OVERFLOWED, 0.0 if withheld is None else withheld)
+            found_inf = self.left_out.clamp(max=1.0)
         # What fused optimizers look for, as a gradient scaler sets it.
-        optimizer.found_inf, optimizer.grad_scale = self.withheld, None  # type: ignore[attr-defined]  # set from outside
+        optimizer.found_inf, optimizer.grad_scale = found_inf, None  # type: ignore[attr-defined]  # set from outside
         return sums_2
 
 
-def _clip_shards(gradients: list[Tensor], max_norm: float, sums_2: Tensor) -> tuple[Tensor, Tensor]:
-    """``torch.nn.utils.clip_grad_norm_`` on each rank's shards. The norm needs a collective: ``sums_2`` rides in it."""
-    squared = torch.nn.utils.get_total_norm(gradients).to(sums_2.dtype).square()
+def _clip(
+    gradients: list[Tensor], max_norm: float, sums_2: Tensor, *, are_shards: bool, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``torch.nn.utils.clip_grad_norm_``, of gradients that are ``scale`` times too large or of a rank's shards."""
+    norm = get_total_norm(gradients)
+    if are_shards:
+        norm, sums_2 = _over_ranks(norm, sums_2)
+    if scale is not None:
+        norm = norm / scale
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor if scale is None else factor / scale)
+    return norm, sums_2
+
+
+def _over_ranks(norm: Tensor, sums_2: Tensor) -> tuple[Tensor, Tensor]:
+    """The norm of all shards needs a collective: ``sums_2`` rides in it."""
+    squared = norm.to(sums_2.dtype).square()
     squared_and_sums_3 = all_reduce_sum(torch.cat((squared.reshape(1), sums_2)))
-    norm = squared_and_sums_3[0].sqrt()
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
-    return norm, squared_and_sums_3[1:]
+    return squared_and_sums_3[0].sqrt(), squared_and_sums_3[1:]
 
 
-def _shard(parameter: Tensor) -> Tensor:
-    assert isinstance(parameter.grad, DTensor)
-    return parameter.grad.to_local()
+def _own_part(parameter: Tensor) -> Tensor:
+    """Its gradient, this rank's shard of it."""
+    assert parameter.grad is not None
+    return parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad

@@ -15,7 +15,7 @@ from mulligan.files import read_json, write_json
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import weights_sha256
 
-AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16}
+AUTOCAST_DTYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 def closing_summary(

@@ -83,7 +83,7 @@ def try_out(arm: Arm, run: TrainingRun) -> Outcome:
     detector, judged = run.guard.detector, []
     observe = detector.observe
 
-    def record(step: int, loss: float, gradient_norm: float) -> Judgement:
+    def record(step: int, loss: float, gradient_norm: float | None) -> Judgement:
         judgement = observe(step, loss, gradient_norm)
         if arm.first <= step <= arm.last:
             judged.append(judgement)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true"]
 
 # Dense bf16 peak in FLOP/s by words of the device name, from NVIDIA's data sheets.
 PEAK_BF16_FLOPS = {
@@ -27,19 +27,19 @@ CPU_FLOPS = 1e11  # order of what a small machine trains at; only decides whethe
 
 
 def resolve_precision(precision: Precision, accelerator: str) -> str:
-    """``auto`` is bf16-mixed where the processor has bf16 matrix instructions, else 32-true."""
+    """``auto`` is bf16-mixed where there are bf16 matrix instructions, else 16-mixed on a GPU and 32-true elsewhere."""
     if precision != "auto":
         return precision
     if accelerator == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if accelerator == "cpu" and cpu_multiplies_bf16() else "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if accelerator == "cpu" and cpu_multiplies("bf16") else "32-true"
 
 
-def cpu_multiplies_bf16() -> bool:
-    """Whether the processor has bf16 matrix instructions. Without them PyTorch's bf16 products take 5 to 100 times
-    as long as those of float32."""
+def cpu_multiplies(number: Literal["bf16", "fp16"]) -> bool:
+    """Whether the processor has matrix instructions for that type. Without them PyTorch's products in it take 5 to 100
+    times as long as those of float32."""
     features = torch.cpu.get_capabilities()
-    return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
+    return bool(features.get(f"amx_{number}") or features.get(f"avx512_{number}"))
 
 
 def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flops: float) -> bool:

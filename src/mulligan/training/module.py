@@ -22,6 +22,7 @@ from mulligan.objective.linear_cross_entropy import Terms
 from mulligan.objective.next_token import NextToken, targets_within_documents
 from mulligan.stability.ledger import Ledger
 from mulligan.training.clipping import Clipping
+from mulligan.training.loss_scale import LossScale
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
 from mulligan.training.step_sums import StepSums, StepValues
@@ -47,6 +48,7 @@ class PretrainModule(LightningModule):
         begin_id: int,
         document_mask: bool,
         compile_model: bool,
+        loss_scale: LossScale | None,
         token_bytes: Callable[[], Tensor],
         data_fingerprint: Callable[[], str],
         ledger: Ledger,
@@ -60,7 +62,8 @@ class PretrainModule(LightningModule):
         self.ledger = ledger
         # DDP adds its gradient up with the others: the loss of all ranks, and no collective more.
         self.carried_2 = torch.nn.Parameter(torch.zeros(2))
-        self.sums, self.clipping = StepSums(), Clipping(optimizer.clip_norm)
+        self.loss_scale = loss_scale
+        self.sums, self.clipping = StepSums(), Clipping(optimizer.clip_norm, loss_scale)
         self.model: Transformer | None = None
         self.validation_sums: Tensor | None = None
 
@@ -109,6 +112,8 @@ class PretrainModule(LightningModule):
         judged_2 = self.sums.add(terms, begins_step=micro_step == 0)
         # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
         loss = terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
+        if self.loss_scale is not None:
+            loss = loss * self.loss_scale.scale
         return loss + (self.carried_2 * judged_2).sum() if self._is_ddp else loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -127,16 +132,16 @@ class PretrainModule(LightningModule):
 
     def take_step_values(self, step: int) -> StepValues:
         """What the guard judges ``step`` by. Waits for nothing."""
-        norm, withheld = self.clipping.norm, self.clipping.withheld
+        norm, left_out, sums_2 = self.clipping.norm, self.clipping.left_out, self.sums.step_2
         assert norm is not None
-        sums_2 = self._global_step_sums()
-        withheld = torch.zeros_like(norm) if withheld is None else withheld
-        return StepValues(step, torch.stack((*sums_2.unbind(), norm.to(sums_2.dtype), withheld.to(sums_2.dtype))))
+        assert sums_2 is not None
+        left_out = torch.zeros_like(norm) if left_out is None else left_out
+        return StepValues(step, torch.stack((*sums_2.unbind(), norm.to(sums_2.dtype), left_out.to(sums_2.dtype))))
 
     def _global_step_sums(self) -> Tensor:
         assert self.sums.step_2 is not None
         if not self._is_ddp:
-            return self.sums.step_2  # of one process, or summed while clipping
+            return self.sums.step_2  # of one process, or to be summed while clipping
         assert self.carried_2.grad is not None
         return self.carried_2.grad * (self.trainer.world_size * self.accumulation)
 
@@ -152,8 +157,7 @@ class PretrainModule(LightningModule):
         return sums
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        assert self.sums.step_2 is not None
-        self.sums.step_2 = self.clipping(optimizer, self.sums.step_2)
+        self.sums.step_2 = self.clipping(optimizer, self._global_step_sums())
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
@@ -172,10 +176,18 @@ class PretrainModule(LightningModule):
                 f"the checkpoint was trained on data {saved['data_fingerprint'][:16]}, the prepared data is "
                 f"{self.data_fingerprint()[:16]}: bring the old data back, or begin a run of another name"
             )
+        self._take_current_loss_scale(checkpoint)
         self._check_shapes(checkpoint["state_dict"])
         self.ledger.check_copy(saved.get("ledger", []), f"the checkpoint of step {checkpoint['global_step']}")
         _rescale_batch_progress(checkpoint, self.accumulation)
         self._take_current_recipe(checkpoint)
+
+    def _take_current_loss_scale(self, checkpoint: dict[str, Any]) -> None:
+        """After a change of the precision float16 begins with a fresh one, and the others have none."""
+        own = {} if self.loss_scale is None else self.loss_scale.state_dict(prefix="loss_scale.")
+        saved = checkpoint["state_dict"].items()
+        kept = {name: tensor for name, tensor in saved if name in own or not name.startswith("loss_scale.")}
+        checkpoint["state_dict"] = own | kept
 
     def _check_shapes(self, saved: dict[str, Tensor]) -> None:
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}

@@ -29,6 +29,7 @@ from mulligan.training.checkpoints import model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.hardware import Precision, resolve_compile
+from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
@@ -261,6 +262,7 @@ class TrainingRun:
             begin_id=Tokenizer.begin_id,
             document_mask=self.data.document_mask,
             compile_model=self.compile,
+            loss_scale=LossScale() if self.precision == "16-mixed" else None,
             token_bytes=datamodule.token_bytes,
             data_fingerprint=datamodule.fingerprint,
             ledger=ledger,

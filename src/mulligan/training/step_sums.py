@@ -38,16 +38,16 @@ class StepValues:
     """The global loss and gradient norm of one step on their way to the host, so that nobody waits for them yet."""
 
     def __init__(self, step: int, values_4: Tensor) -> None:
-        """``values``: cross-entropy sum in nats, count, gradient norm before clipping, 1 if the update was withheld."""
+        """``values``: cross-entropy sum in nats, count, gradient norm before clipping, ``Clipping.left_out``."""
         self.step = step
         self._host_4 = torch.empty(4, dtype=values_4.dtype, pin_memory=values_4.is_cuda)
         self._host_4.copy_(values_4, non_blocking=True)
         self._copied = torch.cuda.current_stream().record_event() if values_4.is_cuda else None
 
-    def read(self) -> tuple[float, float, bool]:
-        """Mean loss, norm and whether withheld; waits for this step's end if the device has not reached it."""
-        cross_entropy, count, norm, withheld = self.raw()
-        return cross_entropy / count, norm, bool(withheld)
+    def read(self) -> tuple[float, float, float]:
+        """Mean loss, norm and ``Clipping.left_out``; waits for this step's end if the device has not reached it."""
+        cross_entropy, count, norm, left_out = self.raw()
+        return cross_entropy / count, norm, left_out
 
     def raw(self) -> list[float]:
         if self._copied is not None:

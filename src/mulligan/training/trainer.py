@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mulligan.training.checkpoints import AtomicCheckpointIO
@@ -37,14 +38,17 @@ def make_trainer(
     chosen = getattr(trainer, "keywords", {})
     for key in sorted(chosen.keys() - set(USER_KEYS)):
         raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; trainer takes {', '.join(USER_KEYS)}")
+    accelerator = _accelerator_of(chosen.get("accelerator", "auto"))
+    resolved = resolve_precision(precision, accelerator)
+    is_float16 = resolved == "16-mixed"
     try:
         return trainer(
             max_steps=num_steps,
             max_epochs=-1,
             logger=loggers,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            precision=resolve_precision(precision, _accelerator_of(chosen.get("accelerator", "auto"))),
+            plugins=[AtomicCheckpointIO(), *([_float16(accelerator)] if is_float16 else [])],
+            precision=None if is_float16 else resolved,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             enable_checkpointing=False,
@@ -56,6 +60,11 @@ def make_trainer(
     except MisconfigurationException as error:
         named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
         raise ValueError(f"{named}: {error}") from None
+
+
+def _float16(accelerator: str) -> MixedPrecision:
+    """Autocast, without Lightning's scaler of the loss: that would wait for the device, and ours is the module's."""
+    return MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator, enabled=False))
 
 
 def _accelerator_of(named: str) -> str:

@@ -61,7 +61,8 @@ class LogMetrics(Callback):
     def _loss_metrics(self, module: PretrainModule) -> dict[str, float]:
         cross_entropy, z, smoothing, count = module.sums.take_window()
         assert module.clipping.norm is not None
-        return {
+        loss_scale = {} if module.loss_scale is None else {"loss_scale": float(module.loss_scale.scale)}
+        return loss_scale | {
             "loss": (cross_entropy + z + smoothing) / count,
             "cross_entropy": cross_entropy / count,
             "z_loss": z / count,

@@ -16,6 +16,7 @@ from mulligan.stability.ledger import Ledger
 from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.clipping import OVERFLOWED, WITHHELD
 from mulligan.training.interventions import circumstances, described, tell
 from mulligan.training.module import PretrainModule
 from mulligan.training.restore_points import RestorePoints
@@ -144,11 +145,12 @@ class Guard(Callback):
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
-        loss, norm, withheld = values.read()
+        loss, norm, left_out = values.read()
+        withheld = left_out == WITHHELD  # an overflow of float16 says nothing of the gradient
         if self.ledger.rate_factor(values.step - 1) > self.ledger.rate_factor(values.step - 2):
             self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
         self._recent.append([values.step, loss, norm])
-        judgement = self.detector.observe(values.step, loss, norm)
+        judgement = self.detector.observe(values.step, loss, None if left_out == OVERFLOWED else norm)
         is_one_of_few = withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps)
         if withheld and not is_one_of_few:  # the run stands still
             onset = values.step if judgement.onset is None else judgement.onset
