@@ -26,14 +26,15 @@ def take(snapshots: Snapshots, *steps: int) -> None:
 @pytest.mark.parametrize(
     ("latest", "onset", "target"),
     [
-        (28_960, 29_005, 28_950),  # in memory and deep enough, though 28,975 on disk is nearer
+        (28_990, 29_030, 28_975),  # on disk, and less is lost
+        (28_970, 29_005, 28_950),  # deep enough, though 28,975 is nearer
         (28_605, 29_005, 28_750),  # deeper than memory: the nearest on disk, not the milestone 8,605 steps back
         (19_990, 29_005, 20_000),
         (28_800, 28_860, 28_750),
         (9_000, 9_500, None),
     ],
 )
-def test_the_newest_snapshot_deep_enough_or_the_nearest_state(latest: int, onset: int, target: int | None) -> None:
+def test_the_nearest_state_and_rather_one_deep_enough(latest: int, onset: int, target: int | None) -> None:
     snapshots = Snapshots(every_n_steps=50, keep=4)
     states = points(snapshots, [10_000, 20_000, 28_750, 28_975])
     take(snapshots, 28_850, 28_900, 28_950, 29_000)

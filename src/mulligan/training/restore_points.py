@@ -25,15 +25,17 @@ class RestorePoints:
             self.snapshots.take(step, training_tensors(module, trainer.optimizers[0]), extra())
 
     def find(self, trainer: Trainer, latest: int, onset: int) -> int | None:
-        """The step to go back to, the same on every rank: the newest snapshot at or before ``latest``; without one, of
-        all states before the onset the one nearest to it, of two the deeper.
+        """The step to go back to, the same on every rank: of all states before the onset the nearest to ``latest``.
+
+        One that is not as deep counts as further away by the distance of two snapshots.
         """
-        kept = [] if self.snapshots is None else self.snapshots.steps
+        in_memory, between = ([], 0) if self.snapshots is None else (self.snapshots.steps, self.snapshots.every_n_steps)
         on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
-        deep_enough = [step for step in kept if step <= latest]
-        before = [step for step in (*kept, *on_disk) if step < onset]
-        nearest = min(before, key=lambda step: (abs(step - latest), step), default=None)
-        return max(deep_enough, default=nearest)
+
+        def distance(step: int) -> tuple[int, int]:
+            return abs(step - latest) + (between if step > latest else 0), step
+
+        return min((step for step in (*in_memory, *on_disk) if step < onset), key=distance, default=None)
 
     def restore(self, trainer: Trainer, module: PretrainModule, step: int) -> dict[str, Any] | None:
         """Put the state of ``step`` in place, begin the data anew behind it, and return what was kept with it; None
