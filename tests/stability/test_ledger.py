@@ -33,6 +33,8 @@ def test_what_follows_from_it(tmp_path: Path) -> None:
     ledger = written(tmp_path / "ledger.jsonl")
     assert ledger.skips == [(800, 1600), (400, 1700)]
     assert ledger.lost_steps == 20 + 80
+    assert [ledger.lost_before(step) for step in (50, 51, 90, 110, 140)] == [0, 100, 100, 100, 100]
+    assert [ledger.before(2).lost_before(step) for step in (50, 100, 101)] == [0, 0, 20], "made before it went back"
     assert [ledger.rate_factor(step) for step in (49, 50, 79, 80, 100, 129, 130)] == [1, 0.5, 0.5, 1, 0.5, 0.5, 1]
     assert ledger.withheld_steps == set(), "the second rewind went back to before it"
     assert Ledger(tmp_path / "none.jsonl").lost_steps == 0

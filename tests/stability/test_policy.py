@@ -44,13 +44,17 @@ def test_a_spike_after_the_cooldown_is_a_new_one() -> None:
     [
         ({"rewind": False}, [], "rewind=false"),
         ({"max_rewinds": 1}, [Done(10, 12, 5, 9, 0)], "max_rewinds"),
-        ({"max_lost_share": 0.1}, [Done(400, 600, 100, 9, 0)], "max_lost_share"),
+        ({"max_lost_share": 0.1, "depth_steps": 10}, [Done(400, 600, 100, 9, 0)], "max_lost_share"),
     ],
 )
 def test_budgets_end_the_run(options: dict, history: list[Done], reason: str) -> None:
     decision = Policy(**options).decide(1000, 1003, history)
     assert isinstance(decision, Halt)
     assert reason in decision.reason
+
+
+def test_early_in_a_run_two_spikes_are_not_too_many() -> None:
+    assert isinstance(Policy().decide(150, 153, [Done(110, 113, 0, 200, 0)]), Rewind)
 
 
 def test_few_bad_gradients_are_tolerated_many_are_not() -> None:

@@ -158,9 +158,9 @@ def test_noise_is_as_large_as_told_and_on_matrices_alone(record_of: Callable[...
 
 
 def test_a_rewind_ends_a_fault_of_the_state_and_leaves_one_of_the_data_behind(make_run: MakeRun) -> None:
-    """From attempt 11 back to step 6, without the samples of updates 7 to 11: attempt 12 meets those of update 12."""
+    """From attempt 11 back to step 6, without the samples of updates 7 to 12: attempt 12 meets those of update 13."""
     rate = RateJump(at_step=10, num_steps=9, factor=2.0)
-    data, later = GarbageData(at_step=10), GarbageData(at_step=12)
+    data, later = GarbageData(at_step=10), GarbageData(at_step=13)
     run = make_run(*WATCHED)
     sure_at(run, onset=9, step=10)
     record = trained(run, rate, data, later)
@@ -175,9 +175,9 @@ def test_a_rewind_ends_a_fault_of_the_state_and_leaves_one_of_the_data_behind(ma
 
 def test_on_one_rank_alone() -> None:
     fault = RateJump(at_step=1, factor=2.0, rank=1)
-    module: Any = SimpleNamespace(attempt=0, ledger=SimpleNamespace(lost_steps=0))
+    module: Any = SimpleNamespace(attempt_of=lambda step: step, ledger=SimpleNamespace(rewinds=[]))
     for rank, rate in ((0, 1.0), (1, 2.0)):
-        trainer: Any = SimpleNamespace(global_rank=rank)
+        trainer: Any = SimpleNamespace(global_rank=rank, global_step=0)
         optimizer: Any = SimpleNamespace(param_groups=[{"lr": 1.0}])
         fault.on_before_optimizer_step(trainer, module, optimizer)
         assert optimizer.param_groups[0]["lr"] == rate

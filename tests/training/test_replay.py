@@ -1,5 +1,6 @@
 """A run played again with its ledger meets no spike and gives the same bits; where it does not, it says where."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,26 @@ def test_a_rewound_run_with_a_lone_bad_gradient_is_bit_identical(
     comparison = replayed(tmp_path).comparison
     assert comparison.difference is None
     assert comparison.same == [2, 4, 6, 8, 10, 12, 14]
+
+
+def test_the_ledger_alone_says_which_updates_were_left_out(composed: Compose, tmp_path: Path) -> None:
+    """The guard that the config names by now, or none, was not there when they were."""
+    content = composed(*WATCHED)
+    train_recorded(content, lambda run: run.callbacks.append(Spoil(0, [5])))
+    write_record(FOLDER, content | {"stability": None})
+    assert replayed(tmp_path).comparison.difference is None
+    detector = content["stability"]["detector"] | {"norm_ratio": 1.001, "window": 8}
+    write_record(FOLDER, content | {"stability": content["stability"] | {"detector": detector}})
+    shutil.rmtree(tmp_path / "again")
+    assert replayed(tmp_path).comparison.difference is None
+
+
+def test_a_ledger_that_was_changed_is_named(composed: Compose, tmp_path: Path) -> None:
+    train_recorded(composed(*WATCHED), lambda run: run.callbacks.append(Spoil(0, [5])))
+    path = FOLDER / "ledger.jsonl"
+    path.write_text(path.read_text().replace('"judged_step": 5', '"judged_step": 6'))
+    with pytest.raises(ValueError, match="has another line 1, which the checkpoint of step 6 has a copy of"):
+        replayed(tmp_path)
 
 
 def test_another_seed_differs_at_the_first_checkpoint(composed: Compose, tmp_path: Path) -> None:

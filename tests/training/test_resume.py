@@ -214,7 +214,10 @@ def test_a_run_without_its_config_or_a_whole_checkpoint_is_not_begun_anew(
     make_run().train(silent, silent)  # the command line writes config.yaml
     refused = mulligan("train", *tiny, "seed=5")
     assert refused.returncode == 2
-    assert "config.yaml is missing beside checkpoints" in refused.stderr
+    assert "config.yaml of what was trained is missing" in refused.stderr
+    Path("runs/early").mkdir()
+    Path("runs/early/ledger.jsonl").touch()  # of a run that went back to before its first checkpoint
+    assert "config.yaml of what was trained is missing" in mulligan("train", *tiny, "name=early").stderr
     for path in CHECKPOINTS.glob("*.json"):
         path.write_text("[]")
     with pytest.raises(ValueError, match="none of its checkpoints is whole"):

@@ -71,7 +71,7 @@ def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, 
         module = run.train(silent, silent)
         assert (run.trainer.global_step, module.attempt) == (14, 14 + 11 - 6)
         (entry,) = Ledger(Path(f"runs/{name}/ledger.jsonl")).entries
-        assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (9, 11, 6, [24, 44])
+        assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (9, 11, 6, [24, 48])
     interrupted(make_run, 6 * (2 if "micro_batch=2" in options else 1), *WATCHED, *options, "name=new")
     shutil.copy("runs/place/ledger.jsonl", "runs/new/ledger.jsonl")
     make_run(*WATCHED, *options, "name=new").train(silent, silent)
@@ -80,8 +80,9 @@ def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, 
         assert_same(first, second)
 
 
-def test_a_spike_before_the_first_snapshot_begins_the_run_anew(make_run: MakeRun) -> None:
-    run = make_run(*WATCHED, "name=place")
+@pytest.mark.parametrize("way", ["in_place", "refit"])
+def test_a_spike_before_the_first_snapshot_begins_the_run_anew(make_run: MakeRun, way: str) -> None:
+    run = make_run(*WATCHED, "name=place", f"stability.way={way}", "checkpoint.every_n_steps=7")
     sure_at(run, onset=1, step=3)
     assert run.train(silent, silent).attempt == 14 + 4
     (entry,) = Ledger(Path("runs/place/ledger.jsonl")).entries
@@ -90,6 +91,14 @@ def test_a_spike_before_the_first_snapshot_begins_the_run_anew(make_run: MakeRun
     shutil.copy("runs/place/ledger.jsonl", "runs/new/ledger.jsonl")
     make_run(*WATCHED, "name=new").train(silent, silent)
     assert_same(*(load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", "new")))
+
+
+def test_a_rewind_that_gives_up_the_only_checkpoint_saves_its_state(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED, "checkpoint.every_n_steps=10")
+    sure_at(run, onset=9, step=10)
+    run.train(silent, silent)
+    steps = [int(path.stem.removeprefix("step_")) for path in Path("runs/default/checkpoints").glob("*.ckpt")]
+    assert sorted(steps) == [6, 10, 14]
 
 
 def run_program(folder: Path, *arguments: str) -> str:
@@ -141,7 +150,7 @@ def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path
     """Both ranks leave the update out: weights and moments after step 10 are those before it."""
     overrides = (*tiny, *WATCHED, "trainer=cpu_ddp", "checkpoint.every_n_steps=1", "checkpoint.keep_last=20")
     said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt")
-    assert "step 10: gradient norm nan: its update is left out" in said
+    assert "step 10: gradient norm nan, not finite: its update is left out" in said
     (entry,) = Ledger(tmp_path / "runs/spoilt/ledger.jsonl").entries
     assert (entry["kind"], entry["judged_step"], entry["gradient_norm"]) == ("withheld", 10, None)
     before, after, last = (
@@ -186,19 +195,20 @@ def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRu
 
 
 def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: MakeRun) -> None:
-    """The file of step 8 is that of a run which nothing happened to, and the abandoned one of step 10 is gone."""
+    """The state of step 8 has the loss that rose. The file of step 6 is that of a run which nothing happened to."""
     run = make_run(*WATCHED, "stability.policy.rewind=false")
     sure_at(run, onset=9, step=10)
-    with pytest.raises(ValueError, match=r"halted at step 11, .* from step 9 on: .*; the state of step 8 is saved"):
+    with pytest.raises(ValueError, match=r"halted at step 11, .* from step 9 on: .*; the state of step 6 is saved"):
         run.train(silent, silent)
     make_run(*WATCHED, "name=whole").train(silent, silent)
     kept, wanted = (
-        load_checkpoint(Path(f"runs/{name}/checkpoints/step_00000008.ckpt")) for name in ("default", "whole")
+        load_checkpoint(Path(f"runs/{name}/checkpoints/step_00000006.ckpt")) for name in ("default", "whole")
     )
     assert_same(kept, wanted)
-    assert not Path("runs/default/checkpoints/step_00000010.ckpt").exists()
+    assert not list(Path("runs/default/checkpoints").glob("step_*8.ckpt"))
+    assert not list(Path("runs/default/checkpoints").glob("step_*10.ckpt"))
     (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
-    assert (entry["kind"], entry["target"]) == ("halt", 8)
+    assert (entry["kind"], entry["target"]) == ("halt", 6)
 
 
 class Killed(BaseException):

@@ -20,7 +20,7 @@ class Spoil(Callback):
         self.rank, self.attempts = rank, attempts
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_rank == self.rank and module.attempt + 1 in self.attempts:
+        if trainer.global_rank == self.rank and module.attempt_of(trainer.global_step + 1) in self.attempts:
             objective = module.objective
 
             def spoilt(*args: Any, **kwargs: Any) -> Terms:

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from mulligan.files import atomic_write
 
-# Keys that leave the run's numbers alone, or change them by rounding only.
-FREE = (
+# Keys that leave the run's numbers alone.
+NEUTRAL = (
     "accept_changes",
     "checkpoint",
     "data.folder",
@@ -19,14 +19,13 @@ FREE = (
     "folder",
     "log_every_n_steps",
     "logger",
-    "micro_batch",
     "name",
     "sample_prompt",
     "stability",
-    "trainer",
     "validate_every_n_steps",
     "validation_samples",
 )
+FREE = (*NEUTRAL, "micro_batch", "trainer")  # or change them by rounding only
 # What a run cannot change even when told: its next samples follow from the step and these.
 BOUND = ("global_batch_samples", "global_batch_tokens", "sequence_length")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
@@ -79,19 +78,23 @@ def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False)
     return content
 
 
-def differences(recorded: dict[str, Any], content: dict[str, Any]) -> list[str]:
-    """One ``key: recorded -> now`` for each key that would change the run."""
+def differences(recorded: dict[str, Any], content: dict[str, Any], *, free: tuple[str, ...] = FREE) -> list[str]:
+    """One ``key: recorded -> now`` for each key that would change the run, which those of ``free`` do not."""
     before, now = _flat(recorded), _flat(content)
     return [
         f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _is_one_of(key, FREE)
+        if not _same(before.get(key), now.get(key)) and not _is_one_of(key, free)
     ]
 
 
 def bound_differences(changes: list[str]) -> list[str]:
     """Those of the differences that no ``accept_changes`` allows."""
     return [change for change in changes if _is_one_of(change.split(":")[0], BOUND)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) or str(one) == str(other)  # NaN is not equal to itself
 
 
 def _is_one_of(key: str, listed: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import differences, played_again, read_earlier_records, read_record
+from mulligan.cli.record import NEUTRAL, differences, played_again, read_earlier_records, read_record
 from mulligan.cli.train import quiet_lightning
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
@@ -29,7 +29,7 @@ class Replay:
         if recorded is None:
             raise ValueError(f"run={run}: no run is there (no config.yaml); give a folder such as runs/default")
         for step, earlier in read_earlier_records(self.folder).items():
-            if changes := differences(earlier, recorded):
+            if changes := differences(earlier, recorded, free=NEUTRAL):
                 raise ValueError(
                     f"run={run}: its config was changed after step {step}, and one run cannot be played under two. "
                     f"Different: {'; '.join(changes)}"
@@ -45,7 +45,8 @@ class Replay:
             for name, node in self.recorded["callbacks"].items()
             if node is None or not node["_target_"].startswith(FAULTS)
         }
-        content = played_again(self.recorded, folder) | {"callbacks": callbacks}
+        # What a guard did is in the ledger. Another one may stand in the config by now, or none.
+        content = played_again(self.recorded, folder) | {"callbacks": callbacks, "stability": None}
         if self.ledger.path.is_file():
             shutil.copy(self.ledger.path, folder)
         run: TrainingRun = build(content)

@@ -14,7 +14,15 @@ from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import DECIDED_ONCE, bound_differences, differences, keep_record, read_record, write_record
+from mulligan.cli.record import (
+    DECIDED_ONCE,
+    NEUTRAL,
+    bound_differences,
+    differences,
+    keep_record,
+    read_record,
+    write_record,
+)
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
 from mulligan.report.picture import draw_run
@@ -34,10 +42,11 @@ def train(config: DictConfig) -> None:
     quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
-    begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt"))  # until something was trained, nothing binds
+    # Until something was trained, nothing binds; a ledger binds alone while a rewind to the start left no checkpoint.
+    begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) or (folder / "ledger.jsonl").is_file()
     recorded = read_record(folder) if begun else None
     if begun and recorded is None:
-        raise ValueError(f"{folder}/config.yaml is missing beside checkpoints: bring it back, or choose another name")
+        raise ValueError(f"{folder}/config.yaml of what was trained is missing: bring it back, or choose another name")
     if recorded is not None:
         content |= {key: recorded[key] for key in DECIDED_ONCE if content[key] == "auto"}
     run: TrainingRun = build(content)
@@ -55,9 +64,9 @@ def train(config: DictConfig) -> None:
         )
 
     def record() -> None:
-        if changes:
+        earlier = read_record(folder) if begun else None
+        if earlier is not None and differences(earlier, content, free=NEUTRAL):
             keep_record(folder, run.trainer.global_step)
-            changes.clear()  # fitted again after a rewind, nothing is new
         write_record(folder, content)
 
     with ExitStack() as stack:

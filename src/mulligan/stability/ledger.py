@@ -30,7 +30,8 @@ class Ledger:
         """Look at each line once: a run asks several times a step, and may have thousands of them."""
         self.rewinds: list[dict[str, Any]] = []
         self.withheld_steps: set[int] = set()  # of the present lineage, whose update was left out
-        self.lost_steps = 0  # tried and not kept: attempt - step
+        self.lost_steps = 0  # tried and not kept
+        self._lost_through: list[tuple[int, int]] = []  # each target, and the steps lost when the run was back there
         for entry in self.entries:
             self._follow(entry)
 
@@ -42,6 +43,11 @@ class Ledger:
             self.rewinds.append(entry)
         self.withheld_steps = {step for step in self.withheld_steps if step <= entry["target"]}
         self.lost_steps += entry["step"] - entry["target"]
+        self._lost_through.append((entry["target"], self.lost_steps))
+
+    def lost_before(self, step: int) -> int:
+        """Steps that were tried and not kept when ``step`` of the present lineage was made: its ``attempt - step``."""
+        return next((lost for target, lost in reversed(self._lost_through) if target < step), 0)
 
     @property
     def skips(self) -> list[tuple[int, int]]:

@@ -19,8 +19,9 @@ class Done(NamedTuple):
 
 
 class Rewind(NamedTuple):
-    """Go back to a state at or before ``latest_target`` and leave out ``skip_steps`` global batches from there, at
-    least up to the present. ``rate_factor`` scales the learning rate for ``rate_steps`` steps; 1.0 leaves it alone.
+    """Go back to a state near ``latest_target``, and leave out what lies between it and ``skip_steps`` global batches
+    behind ``latest_target``, at least up to the present. ``rate_factor`` scales the learning rate for ``rate_steps``
+    steps; 1.0 leaves it alone.
     """
 
     latest_target: int
@@ -95,7 +96,8 @@ class Policy:
         if len(history) >= self.max_rewinds:
             return Halt(f"{len(history)} rewinds are as many as stability.policy.max_rewinds allows")
         lost = sum(done.trigger - done.target for done in history)
-        if history and lost > self.max_lost_share * step:
+        one_ladder = sum(self.depth_steps * self.widen**level for level in range(self.halt_at_level))
+        if history and lost > max(self.max_lost_share * step, one_ladder):  # a run has few steps at first
             return Halt(
                 f"{lost} steps were lost, more than stability.policy.max_lost_share={self.max_lost_share} of {step}"
             )

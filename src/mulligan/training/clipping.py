@@ -29,8 +29,10 @@ class Clipping:
         self.norm: Tensor | None = None
         self.left_out: Tensor | None = None
 
-    def __call__(self, optimizer: Optimizer, sums_2: Tensor) -> Tensor:
-        """Clip. Of sharded gradients the norm needs a collective, and ``sums_2`` comes back summed over the ranks."""
+    def __call__(self, optimizer: Optimizer, sums_2: Tensor, *, withhold: bool = False) -> Tensor:
+        """Clip. To ``withhold`` leaves the update out whatever its norm. Of sharded gradients the norm needs a
+        collective, and ``sums_2`` comes back summed over the ranks.
+        """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.norm, sums_2 = _clip(
             [_own_part(parameter) for parameter in parameters],
@@ -39,7 +41,9 @@ class Clipping:
             are_shards=isinstance(parameters[0], DTensor),
             scale=None if self.loss_scale is None else self.loss_scale.scale,
         )
-        withheld = None if self.limit is None else (~(self.norm.isfinite() & (self.norm <= self.limit))).float()
+        withheld = torch.ones_like(self.norm) if withhold else None
+        if self.limit is not None and not withhold:
+            withheld = (~(self.norm.isfinite() & (self.norm <= self.limit))).float()
         self.left_out = found_inf = withheld
         if self.loss_scale is not None:
             overflowed = self.loss_scale.update(self.norm, sums_2[0])

@@ -34,7 +34,6 @@ class Fault(Callback):
     rank: int | None = None
     seed: int = 0
     began: int | None = field(init=False, default=None)
-    _lost_steps: int = field(init=False, default=0)  # when it began
 
     def __post_init__(self) -> None:
         places = (("at_step", self.at_step, 1), ("num_steps", self.num_steps, 1), ("rank", self.rank or 0, 0))
@@ -44,15 +43,21 @@ class Fault(Callback):
 
     def _update(self, trainer: Trainer, module: PretrainModule) -> int:
         """The number of the update being made, by which the fault finds its place."""
-        return module.attempt + 1
+        return module.attempt_of(trainer.global_step + 1)
 
     def _acts(self, trainer: Trainer, module: PretrainModule) -> bool:
         if not self.at_step <= self._update(trainer, module) < self.at_step + self.num_steps:
             return False
         if self.began is None:
-            self.began, self._lost_steps = module.attempt + 1, module.ledger.lost_steps
-        is_over = self.undone_by_rewind and module.ledger.lost_steps != self._lost_steps
-        return not is_over and self.rank in (None, trainer.global_rank)
+            self.began = module.attempt_of(trainer.global_step + 1)
+        return not self._is_over(trainer, module) and self.rank in (None, trainer.global_rank)
+
+    def _is_over(self, trainer: Trainer, module: PretrainModule) -> bool:
+        """Whether the run went back, since it began, to before the update being made."""
+        return self.undone_by_rewind and any(
+            entry["attempt"] >= self.at_step and entry["target"] <= trainer.global_step
+            for entry in module.ledger.rewinds
+        )
 
     def _draws(self, *place: int) -> torch.Generator:
         return torch.Generator().manual_seed(hash((self.seed, *place)) % 2**63)

@@ -38,6 +38,8 @@ def circumstances(
 def described(judgement: Judgement) -> str:
     """A spike in words: ``spike (loss, from step 9 on, loss 5.912)``."""
     loss = f"{judgement.loss:.3f}" if math.isfinite(judgement.loss) else "not finite"
+    if judgement.triggered == "not finite" and math.isfinite(judgement.loss):
+        loss += " but a gradient norm that is not"
     return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
 
 

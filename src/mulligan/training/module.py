@@ -75,8 +75,11 @@ class PretrainModule(LightningModule):
 
     @property
     def attempt(self) -> int:
-        """Updates ever tried: those kept, and those that rewinds gave up."""
-        return self.global_step + self.ledger.lost_steps
+        """The number of the last update among all ever tried, which rewinds do not turn back."""
+        return self.attempt_of(self.global_step)
+
+    def attempt_of(self, step: int) -> int:
+        return step + self.ledger.lost_before(step)
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -157,7 +160,8 @@ class PretrainModule(LightningModule):
         return sums
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        self.sums.step_2 = self.clipping(optimizer, self._global_step_sums())
+        withheld_before = self.global_step + 1 in self.ledger.withheld_steps  # then now as well, whatever the norm
+        self.sums.step_2 = self.clipping(optimizer, self._global_step_sums(), withhold=withheld_before)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
@@ -229,6 +233,8 @@ def _generator(device: torch.device) -> torch.Generator:
 
 def _rescale_batch_progress(checkpoint: dict[str, Any], accumulation: int) -> None:
     """Lightning counts micro-batches: on another world size a step has another number of them."""
+    if checkpoint["global_step"] == 0:  # of the start: Lightning takes it to be in the middle of a batch
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = -1
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
         unfinished = counts["processed"] - counts["completed"]  # 1 when saved from on_train_batch_end

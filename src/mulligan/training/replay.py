@@ -22,7 +22,7 @@ class CompareCheckpoints(AtomicCheckpointIO):
         good = [found.step for found in listed(folder) if not ledger.abandons(found.step, found.ledger_lines)]
         if not good:
             raise ValueError(f"{folder} holds no whole checkpoint of the run to compare with")
-        self.folder, self.steps = folder, good
+        self.folder, self.ledger, self.steps = folder, ledger, good
         self.same: list[int] = []
         self.difference: str | None = None  # the first
 
@@ -31,6 +31,7 @@ class CompareCheckpoints(AtomicCheckpointIO):
         if step not in self.steps or self.difference is not None:
             return
         first = load_checkpoint(checkpoint_path(self.folder, step))
+        self.ledger.check_copy(first["mulligan"]["ledger"], f"the checkpoint of step {step}")
         names = first_difference(*({key: state[key] for key in COMPARED} for state in (first, checkpoint)))
         if names is None:
             self.same.append(step)

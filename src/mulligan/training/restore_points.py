@@ -25,17 +25,22 @@ class RestorePoints:
             self.snapshots.take(step, training_tensors(module, trainer.optimizers[0]), extra())
 
     def find(self, trainer: Trainer, latest: int, onset: int) -> int | None:
-        """The step to go back to, the same on every rank: of all states before the onset the nearest to ``latest``.
+        """The step to go back to, the same on every rank: of all good states the nearest to ``latest``.
 
-        One that is not as deep counts as further away by the distance of two snapshots.
+        One that is not as deep counts as further away by the distance of two snapshots. The state right before the
+        onset is not a good one: its loss was what rose there.
         """
         in_memory, between = ([], 0) if self.snapshots is None else (self.snapshots.steps, self.snapshots.every_n_steps)
-        on_disk = trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
 
         def distance(step: int) -> tuple[int, int]:
             return abs(step - latest) + (between if step > latest else 0), step
 
-        return min((step for step in (*in_memory, *on_disk) if step < onset), key=distance, default=None)
+        good = (step for step in (*in_memory, *self.on_disk(trainer)) if step < max(1, onset - 1))
+        return min(good, key=distance, default=None)
+
+    def on_disk(self, trainer: Trainer) -> list[int]:
+        """Steps of the present lineage's checkpoints, the same on every rank."""
+        return trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
 
     def restore(self, trainer: Trainer, module: PretrainModule, step: int) -> dict[str, Any] | None:
         """Put the state of ``step`` in place, begin the data anew behind it, and return what was kept with it; None

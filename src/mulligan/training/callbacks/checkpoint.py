@@ -77,9 +77,9 @@ class SaveCheckpoints(Callback):
             else:
                 trainer.strategy.remove_checkpoint(found.path)
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer, *, also_the_start: bool = False) -> None:
         step = trainer.global_step
-        if step in (0, self._saved_step):
+        if step == self._saved_step or (step == 0 and not also_the_start):
             return
         milestone = bool(self.milestone_every_n_steps) and step % (self.milestone_every_n_steps or 1) == 0
         ledger: Any = trainer.lightning_module.ledger

@@ -81,7 +81,7 @@ class LogMetrics(Callback):
             "learning_rate": module.optimizer_recipe.lr * module.rate_factor(step - 1),
             "tokens_per_second": tokens / seconds,
             "tokens_seen": float(step * self.tokens_per_step),
-            "tokens_lost": float(module.ledger.lost_steps * self.tokens_per_step),
+            "tokens_lost": float(module.ledger.lost_before(step) * self.tokens_per_step),
             "goodput": step / module.attempt,
         }
         peak = peak_flops(module.device)

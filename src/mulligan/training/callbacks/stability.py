@@ -3,6 +3,7 @@
 Every rank sees the same global numbers and so decides alike; rank 0 writes the ledger.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
@@ -100,13 +101,12 @@ class Guard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
         self.points.take(trainer, pl_module, self._host_state)
+        if self.way == "refit" and not self.points.on_disk(trainer):
+            self.checkpoint.save(trainer, also_the_start=True)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         self.snapshots.wait()
-        if trainer.global_step + 1 in self.ledger.withheld_steps:  # passed once before, now whatever its norm
-            pl_module.clipping.limit = -1.0
-        else:
-            pl_module.clipping.limit = self.detector.norm_limit if self.policy.withhold else None
+        pl_module.clipping.limit = self.detector.norm_limit if self.policy.withhold else None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         step = trainer.global_step
@@ -170,7 +170,7 @@ class Guard(Callback):
             self._tell_of(trainer, judgement, "stability.way=watch goes on")
             return False
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
-        latest = judgement.onset - 1 if isinstance(decision, Halt) else decision.latest_target
+        latest = judgement.onset - 2 if isinstance(decision, Halt) else decision.latest_target
         target = self.points.find(trainer, latest, judgement.onset)
         line = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
         if target is not None:
@@ -192,7 +192,8 @@ class Guard(Callback):
         if judgement.step in self.ledger.withheld_steps:
             return  # a start from an earlier checkpoint came by again
         self.ledger.append("withheld", **self._circumstances(trainer, judgement, norm))
-        self._tell(trainer, f"step {judgement.step}: gradient norm {norm:.3g}: its update is left out")
+        why = f"more than {self.detector.norm_ratio:g} times the median" if math.isfinite(norm) else "not finite"
+        self._tell(trainer, f"step {judgement.step}: gradient norm {norm:.3g}, {why}: its update is left out")
 
     def _halt(
         self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, line: dict[str, Any]
@@ -203,7 +204,7 @@ class Guard(Callback):
             self.checkpoint.abandon_after(trainer, target)
             if self._restored(trainer, module, target):
                 self.checkpoint.save(trainer)
-        kept = "nothing was saved before it" if target is None else f"the state of step {target} is saved"
+        kept = f"the state of step {target} is saved" if target else "nothing was saved before it"
         raise Halted(f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}")
 
     def _rewind(
@@ -215,7 +216,7 @@ class Guard(Callback):
         judgement: Judgement,
         line: dict[str, Any],
     ) -> None:
-        stop = max(target + decision.skip_steps, trainer.global_step)
+        stop = max(decision.latest_target + decision.skip_steps, trainer.global_step)  # wherever the state lies
         skip = [self.sequencer().first_sample(step, self.global_batch) for step in (target, stop)]
         self.ledger.append(
             "rewind",
@@ -232,6 +233,8 @@ class Guard(Callback):
         if self.way == "refit" or not self._restored(trainer, module, target):
             trainer.strategy.barrier()  # until rank 0 has written: every rank reads the ledger and the folder anew
             raise Refit
+        if not self.points.on_disk(trainer):
+            self.checkpoint.save(trainer)  # in place of those given up: a kill must not cost more than it did before
 
     def _restored(self, trainer: Trainer, module: PretrainModule, target: int) -> bool:
         """Put the state of ``target`` back in place, if memory has it."""
