@@ -60,7 +60,7 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
                     assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(scale)), name
 
 
-@pytest.mark.parametrize(("ranks", "precision"), [(1, "32-true"), (1, "16-mixed"), (2, "32-true"), (2, "16-mixed")])
+@pytest.mark.parametrize(("ranks", "precision"), [(1, "32-true"), (1, "16-mixed"), (2, "32-true")])
 def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
     ranks: int, precision: str, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
