@@ -60,11 +60,7 @@ CAUSES = {
 HEAL = (
     *("stability.snapshots.every_n_steps=10", "stability.snapshots.keep=6", "stability.policy.depth_steps=20"),
     *("stability.policy.skip_steps=60", "stability.policy.cooldown_steps=100", "stability.policy.rate_steps=80"),
-    *(
-        "stability.policy.cut_rate_at_level=1",
-        "stability.policy.rate_factor=0.1",
-        "stability.policy.max_lost_share=2.0",
-    ),
+    *("stability.policy.cut_rate_at_level=1", "stability.policy.rate_factor=0.1"),
 )
 ARMS = {
     "clip": ("stability=none",),

@@ -1,21 +1,26 @@
 """Which state a run goes back to."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from mulligan.files import write_json
+from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
+from mulligan.training.checkpoints import checkpoint_path
 from mulligan.training.restore_points import RestorePoints
 
 TRAINER: Any = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda steps: steps))
 
 
-def points(snapshots: Snapshots | None, on_disk: list[int]) -> RestorePoints:
-    checkpoint: Any = SimpleNamespace(good=lambda ledger: [SimpleNamespace(step=step) for step in on_disk])
-    ledger: Any = None
-    return RestorePoints(snapshots=snapshots, checkpoint=checkpoint, ledger=ledger)
+def points(folder: Path, snapshots: Snapshots | None, on_disk: list[int]) -> RestorePoints:
+    for step in on_disk:
+        checkpoint_path(folder, step).touch()
+        write_json(checkpoint_path(folder, step).with_suffix(".json"), {"step": step, "sha256": ""})
+    return RestorePoints(snapshots=snapshots, folder=folder, ledger=Ledger(folder / "ledger.jsonl"))
 
 
 def take(snapshots: Snapshots, *steps: int) -> None:
@@ -34,19 +39,21 @@ def take(snapshots: Snapshots, *steps: int) -> None:
         (9_000, 9_500, None),
     ],
 )
-def test_the_nearest_state_and_rather_one_deep_enough(latest: int, onset: int, target: int | None) -> None:
+def test_the_nearest_state_and_rather_one_deep_enough(
+    tmp_path: Path, latest: int, onset: int, target: int | None
+) -> None:
     snapshots = Snapshots(every_n_steps=50, keep=4)
-    states = points(snapshots, [10_000, 20_000, 28_750, 28_975])
+    states = points(tmp_path, snapshots, [10_000, 20_000, 28_750, 28_975])
     take(snapshots, 28_850, 28_900, 28_950, 29_000)
     assert states.find(TRAINER, latest, onset) == target
 
 
-def test_without_memory_the_nearest_on_disk() -> None:
-    assert points(None, [100, 200, 300]).find(TRAINER, 230, 310) == 200
+def test_without_memory_the_nearest_on_disk(tmp_path: Path) -> None:
+    assert points(tmp_path, None, [100, 200, 300]).find(TRAINER, 230, 310) == 200
 
 
-def test_a_fit_that_begins_again_knows_no_snapshot_of_the_one_before() -> None:
+def test_a_fit_that_begins_again_knows_no_snapshot_of_the_one_before(tmp_path: Path) -> None:
     """Their lineage was given up, and their steps come once more."""
     snapshots = Snapshots(every_n_steps=50, keep=4)
     take(snapshots, 350, 400, 450)
-    assert points(snapshots, [300]).find(TRAINER, 420, 440) == 300
+    assert points(tmp_path, snapshots, [300]).find(TRAINER, 420, 440) == 300

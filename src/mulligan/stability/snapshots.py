@@ -66,7 +66,7 @@ class Snapshots:
                 self._copied = self._stream.record_event()
         else:
             _copy(tensors, buffers)
-        self._ring.append(Snapshot(step, buffers, extra))
+        self._ring.append(Snapshot(step, {name: buffers[name] for name in tensors}, extra))  # a spare one may hold more
 
     def wait(self) -> None:
         """Order what follows on the device behind the last copies; the host does not wait."""

@@ -65,6 +65,11 @@ def listed(folder: Path) -> list[Checkpoint]:
     return [checkpoint for checkpoint in found if checkpoint is not None]
 
 
+def on_lineage(folder: Path, ledger: Ledger) -> list[Checkpoint]:
+    """Those of ``listed`` that no rewind went back to before."""
+    return [found for found in listed(folder) if not ledger.abandons(found.step, found.ledger_lines)]
+
+
 def is_whole(checkpoint: Checkpoint) -> bool:
     """Whether its bytes match their hash."""
     return sha256_file(checkpoint.path) == checkpoint.sha256

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from mulligan.stability.ledger import Ledger
-from mulligan.training.checkpoints import AtomicCheckpointIO, checkpoint_path, listed, load_checkpoint
+from mulligan.training.checkpoints import AtomicCheckpointIO, checkpoint_path, load_checkpoint, on_lineage
 
 COMPARED = ("state_dict", "optimizer_states")
 
@@ -19,7 +19,7 @@ class CompareCheckpoints(AtomicCheckpointIO):
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         """``folder`` holds the first run's checkpoints; those of lineages that ``ledger`` gave up do not count."""
-        good = [found.step for found in listed(folder) if not ledger.abandons(found.step, found.ledger_lines)]
+        good = [found.step for found in on_lineage(folder, ledger)]
         if not good:
             raise ValueError(f"{folder} holds no whole checkpoint of the run to compare with")
         self.folder, self.ledger, self.steps = folder, ledger, good

@@ -1,20 +1,23 @@
 """The states that a run can go back to: snapshots in host memory, and checkpoints on disk."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
-from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.checkpoints import on_lineage
 from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import go_to_step, training_tensors
 
 
 class RestorePoints:
-    def __init__(self, *, snapshots: Snapshots | None, checkpoint: SaveCheckpoints, ledger: Ledger) -> None:
-        self.snapshots, self.checkpoint, self.ledger = snapshots, checkpoint, ledger
+    """``snapshots`` is None where a run keeps none; ``folder`` holds its checkpoints."""
+
+    def __init__(self, *, snapshots: Snapshots | None, folder: Path, ledger: Ledger) -> None:
+        self.snapshots, self.folder, self.ledger = snapshots, folder, ledger
         if snapshots is not None:
             snapshots.forget_after(-1)  # those of an earlier fit, which went back behind them
 
@@ -40,7 +43,7 @@ class RestorePoints:
 
     def on_disk(self, trainer: Trainer) -> list[int]:
         """Steps of the present lineage's checkpoints, the same on every rank."""
-        return trainer.strategy.broadcast([found.step for found in self.checkpoint.good(self.ledger)])
+        return trainer.strategy.broadcast([found.step for found in on_lineage(self.folder, self.ledger)])
 
     def restore(self, trainer: Trainer, module: PretrainModule, step: int) -> dict[str, Any] | None:
         """Put the state of ``step`` in place, begin the data anew behind it, and return what was kept with it; None

@@ -7,8 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.files import remove_temporaries
-from mulligan.stability.ledger import Ledger
-from mulligan.training.checkpoints import Checkpoint, checkpoint_path, listed
+from mulligan.training.checkpoints import checkpoint_path, listed
 
 
 class SaveCheckpoints(Callback):
@@ -55,10 +54,6 @@ class SaveCheckpoints(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):  # raised on every rank after the same batch
             self.save(trainer)
-
-    def good(self, ledger: Ledger) -> list[Checkpoint]:
-        """Those on the present lineage, oldest first, without a look at their bytes."""
-        return [found for found in listed(self.folder) if not ledger.abandons(found.step, found.ledger_lines)]
 
     def abandon_after(self, trainer: Trainer, step: int) -> None:
         """Put away what lies after ``step``: no resume may find it, and new files take its names."""

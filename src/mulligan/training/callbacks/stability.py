@@ -81,7 +81,7 @@ class Guard(Callback):
         """
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
         in_memory = self.snapshots if self.way == "in_place" else None
-        self.points = RestorePoints(snapshots=in_memory, checkpoint=checkpoint, ledger=ledger)
+        self.points = RestorePoints(snapshots=in_memory, folder=checkpoint.folder, ledger=ledger)
         self.global_batch, self.sequence_length = global_batch, sequence_length
         self.regime, self.fingerprints, self.say = regime, fingerprints, say
 
@@ -167,7 +167,7 @@ class Guard(Callback):
         if judgement.onset == self._told_onset:
             return False
         if self.way == "watch":
-            self._tell_of(trainer, judgement, "stability.way=watch goes on")
+            self._leave_alone(trainer, judgement, "stability.way=watch goes on")
             return False
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 2 if isinstance(decision, Halt) else decision.latest_target
@@ -178,13 +178,13 @@ class Guard(Callback):
         if isinstance(decision, Halt):
             self._halt(trainer, module, target, decision.reason, line)
         if target is None:
-            self._tell_of(trainer, judgement, "there is no state before it")
+            self._leave_alone(trainer, judgement, "there is no state before it")
             return False
         self._rewind(trainer, module, target, decision, judgement, line)
         return True
 
-    def _tell_of(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
-        """Of a spike that is left alone, once: while it lasts nothing changes."""
+    def _leave_alone(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
+        """Tell of a spike once: while it lasts nothing changes."""
         self._tell(trainer, f"step {judgement.step}: {described(judgement)}; {why}")
         self._told_onset = judgement.onset
 
