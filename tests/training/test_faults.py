@@ -140,7 +140,7 @@ def test_a_scaled_gradient_leaves_the_loss_alone(record_of: Callable[..., Record
 @pytest.mark.parametrize(("where", "bit"), [("weight", 31), ("exp_avg_sq", 30)])
 def test_one_bit_flips(where: str, bit: int, record_of: Callable[..., Record]) -> None:
     clean = record_of().states[AT - 1]
-    flipped = record_of(FlippedBit(at_step=AT, where=where, bit=bit)).states[AT - 1]  # type: ignore[arg-type]
+    flipped = record_of(FlippedBit(at_step=AT, where=where, bit=bit)).states[AT - 1]  # type: ignore[arg-type]  # a word of the table
     (name,) = changed(clean, flipped)
     assert name.endswith(where) or where == "weight"
     bits = clean[name].view(torch.int32) ^ flipped[name].view(torch.int32)

@@ -1,0 +1,175 @@
+"""What a run is made of: the constructor is the schema of conf/train.yaml, and checks it before anything is begun."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from mulligan.data.prepare import DataRecipe
+from mulligan.distributed import launched_world_size
+from mulligan.files import sha256_file
+from mulligan.model.config import ModelConfig
+from mulligan.objective.next_token import NextToken
+from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
+from mulligan.training.callbacks.checkpoint import SaveCheckpoints
+from mulligan.training.callbacks.console import ConsoleProgress
+from mulligan.training.callbacks.metrics import LogMetrics
+from mulligan.training.callbacks.preemption import StopOnSigterm
+from mulligan.training.callbacks.stability import Guard
+from mulligan.training.hardware import Precision, resolve_compile
+from mulligan.training.optimizers import AdamWRecipe
+from mulligan.training.schedules import Schedule
+from mulligan.training.strategies import FullyShardedStrategy
+from mulligan.training.trainer import make_trainer
+
+
+class RunSettings:
+    """Everything a run is made of, checked. Sizes are in samples, tokens and steps; ``folder`` is the run's own."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        folder: str,
+        seed: int,
+        sequence_length: int,
+        global_batch_samples: int | None,
+        global_batch_tokens: int | None,
+        micro_batch: int | None,
+        max_steps: int | None,
+        max_tokens: int | None,
+        max_tokens_per_parameter: float | None,
+        precision: Precision,
+        compile: bool | Literal["auto"],
+        validate_every_n_steps: int,
+        validation_samples: int,
+        log_every_n_steps: int,
+        evaluate_bytes: int,
+        sample_prompt: str,
+        accept_changes: bool,
+        model: ModelConfig,
+        objective: NextToken,
+        optimizer: AdamWRecipe,
+        schedule: Schedule,
+        data: DataRecipe,
+        checkpoint: SaveCheckpoints,
+        stability: Guard | None,
+        trainer: Callable[..., Trainer],
+        logger: dict[str, Logger | None],
+        callbacks: dict[str, Callback | None],
+    ) -> None:
+        if sequence_length < 1 or sequence_length > model.max_length:
+            raise ValueError(f"sequence_length={sequence_length} must be in [1, model.max_length={model.max_length}]")
+        if model.vocab_size < data.tokenizer.vocab_size:
+            raise ValueError(
+                f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={data.tokenizer.vocab_size}"
+            )
+        for key, number in (
+            ("validate_every_n_steps", validate_every_n_steps),
+            ("validation_samples", validation_samples),
+            ("evaluate_bytes", evaluate_bytes),
+        ):
+            if number < 1:
+                raise ValueError(f"{key}={number} must be at least 1")
+        if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"name={name!r} must name a folder below runs/")
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed={seed} must fit into 64 bits")
+        self.name, self.folder, self.seed = name, Path(folder), seed
+        self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
+        self.data, self.sequence_length, self.validation_samples = data, sequence_length, validation_samples
+        self.global_batch = samples_of_global_batch(
+            samples=global_batch_samples, tokens=global_batch_tokens, sequence_length=sequence_length
+        )
+        self.tokens_per_step = self.global_batch * sequence_length
+        self.num_steps = num_steps_of(
+            steps=max_steps,
+            tokens=max_tokens,
+            tokens_per_parameter=max_tokens_per_parameter,
+            tokens_per_step=self.tokens_per_step,
+            num_parameters=model.num_parameters,
+        )
+        self.metrics = LogMetrics(
+            every_n_steps=log_every_n_steps,
+            tokens_per_step=self.tokens_per_step,
+            flops_per_token=model.flops_per_token(sequence_length),
+        )
+        self.stop = StopOnSigterm(every_n_steps=log_every_n_steps)
+        self.checkpoint, self.guard = checkpoint, stability
+        self.trainer = make_trainer(
+            trainer,
+            precision,
+            num_steps=self.num_steps,
+            folder=self.folder,
+            loggers=[one for one in logger.values() if one is not None],
+            callbacks=[
+                *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
+                *(one for one in callbacks.values() if one is not None),
+                self.metrics,
+                ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
+                self.stop,
+                self.checkpoint,
+            ],
+        )
+        self.num_ranks = self.trainer.num_devices * self.trainer.num_nodes
+        if launched_world_size() not in (None, self.num_ranks):
+            raise ValueError(
+                f"the launcher started {launched_world_size()} ranks, but trainer.devices x trainer.num_nodes is "
+                f"{self.num_ranks}: give the launcher and the trainer the same number"
+            )
+        self.micro_batch, self.accumulation = accumulation_of(
+            global_batch=self.global_batch, micro_batch=micro_batch, world_size=self.num_ranks
+        )
+        self.snapshot_gigabytes = 0.0
+        if self.guard is not None:
+            self.guard.check_reach(checkpoint)
+            self.snapshot_gigabytes = self.guard.check_memory(self._state_bytes)
+        self.trainer.accumulate_grad_batches = self.accumulation
+        self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
+        self.compile = resolve_compile(
+            compile, self.trainer.strategy.root_device.type, self.num_steps * self.flops_per_step
+        )
+        self.evaluate_bytes = evaluate_bytes
+        self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
+
+    @property
+    def precision(self) -> str:
+        return str(self.trainer.precision)
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Those of the trainer, in their order; it takes more until it trains."""
+        return self.trainer.callbacks  # type: ignore[attr-defined]  # set where mypy does not look
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.trainer.strategy.root_device.type == "cpu"
+
+    @property
+    def _state_bytes(self) -> float:
+        """Weights and two moments, one rank's part."""
+        parts = self.num_ranks if isinstance(self.trainer.strategy, FullyShardedStrategy) else 1
+        return 3 * self.model.num_parameters * (2 if self.precision == "bf16-true" else 4) / parts
+
+    @property
+    def config_hash(self) -> str | None:
+        """Of the config as its folder holds it; a run that was built by hand has none."""
+        path = self.folder / "config.yaml"
+        return sha256_file(path) if path.is_file() else None
+
+    @property
+    def flops_per_step(self) -> int:
+        return self.model.flops_per_token(self.sequence_length) * self.tokens_per_step
+
+    @property
+    def is_rank_zero(self) -> bool:
+        return self.trainer.is_global_zero
+
+    @property
+    def regime(self) -> str:
+        """What losses depend on besides the weights; it knows no ranks and no micro-batches."""
+        parts = [vars(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
+        sizes = [self.num_steps, self.global_batch, self.sequence_length, self.precision]
+        return repr([*sizes, self.data.document_mask, self.data.weights, *parts])
