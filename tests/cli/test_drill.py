@@ -36,7 +36,7 @@ def rows(printed: str) -> dict[str, list[str]]:
 
 
 def test_two_faults_and_a_second_drill_of_the_same_name(drill: Drill) -> None:
-    code, printed, _ = drill("only=[no_number,plateau]", "output=numbers.json")
+    code, printed, _ = drill("only=[no_number,plateau]", "faults.plateau.size=3.0", "output=numbers.json")
     assert code == 0
     table, numbers = rows(printed), json.loads(Path("numbers.json").read_text())
     assert list(table) == ["clean", "no_number", "plateau"]
