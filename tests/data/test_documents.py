@@ -107,5 +107,17 @@ def test_a_pattern_without_a_match_is_named(folder: Path) -> None:
 def test_an_absolute_pattern_finds_files(folder: Path) -> None:
     write(folder / "deep" / "a.txt", b"x")
     source = TextFiles(paths=[str(folder / "**" / "*.txt")])
-    assert source.parts() == [((folder / "deep" / "a.txt").as_posix(),)]
+    assert source.parts() == [("a.txt",)]
     assert [document.text for document in documents(source)] == ["x"]
+
+
+def test_documents_keep_their_names_where_their_folder_moves(folder: Path) -> None:
+    for place in ("here", "there/deeper"):
+        for name in ("a.txt", "one/b.txt", "one/c.txt"):
+            write(folder / place / name, name.encode())
+    here, there = (
+        TextFiles(paths=["here/**/*.txt"]),
+        TextFiles(paths=["there/deeper/a.txt", f"{folder}/there/deeper/one/*"]),
+    )
+    assert documents(here) == documents(there)
+    assert {document.group for document in documents(here)} == {"a.txt", "one/b.txt", "one/c.txt"}

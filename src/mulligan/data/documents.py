@@ -1,6 +1,7 @@
 """Where text comes from: a source is cut into parts, and each part reads as documents, always in the same order."""
 
 import gzip
+import os
 import sysconfig
 import zlib
 from collections.abc import Iterable, Iterator
@@ -66,32 +67,42 @@ class SitePackages:
 
 
 class TextFiles:
-    """Plain text, a document a file, also gzipped (.gz); each file is its own group."""
+    """Plain text, a document a file, also gzipped (.gz); each file is its own group.
+
+    A document is named by its file's path below ``root``, the deepest folder that holds all of them, so that order and
+    split stay what they were where that folder moves.
+    """
 
     def __init__(self, *, paths: list[str], part_bytes: int = 2**22) -> None:
-        self.paths = find_files(paths)
-        self.sizes = [path.stat().st_size for path in self.paths]  # part of what the prepared data is named by
+        self.root, self.files = find_files(paths)
+        self.sizes = [(self.root / name).stat().st_size for name in self.files]  # the prepared data is named by it too
         self.part_bytes = _at_least_one(part_bytes)
 
     def parts(self) -> list[Part]:
-        return _parts_of_files(self.paths, None, self.part_bytes)
+        return _parts_of_files([self.root / name for name in self.files], self.root, self.part_bytes)
 
     def read(self, part: Part) -> Iterator[Document]:
         for name in part:
-            yield Document(name, name, _read_text(Path(name)))
+            yield Document(name, name, _read_text(self.root / name))
 
 
-def find_files(patterns: list[str]) -> list[Path]:
-    """Every file that the glob patterns or names match; a pattern without a match is an error."""
+def find_files(patterns: list[str]) -> tuple[Path, list[str]]:
+    """The deepest folder that holds every file the glob patterns or names match, and the files' paths below it, sorted.
+
+    Raises ValueError for a pattern without a match.
+    """
     if not patterns:
         raise ValueError("paths=[] names no file; give names or a glob such as 'text/**/*.txt'")
-    found: list[Path] = []
+    found: set[Path] = set()
     for pattern in patterns:
         matches = [path for path in map(Path, glob(pattern, recursive=True)) if path.is_file()]
         if not matches:
             raise ValueError(f"paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")
-        found += matches
-    return sorted(set(found))
+        found.update(matches)
+    if any(path.is_absolute() for path in found):
+        found = {path.absolute() for path in found}
+    root = Path(os.path.commonpath([path.parent for path in found]))
+    return root, sorted(path.relative_to(root).as_posix() for path in found)
 
 
 def _at_least_one(part_bytes: int) -> int:
@@ -100,13 +111,13 @@ def _at_least_one(part_bytes: int) -> int:
     return part_bytes
 
 
-def _parts_of_files(files: Iterable[Path], root: Path | None, part_bytes: int) -> list[Part]:
+def _parts_of_files(files: Iterable[Path], root: Path, part_bytes: int) -> list[Part]:
     """Group files, sorted by name, until a part has ``part_bytes``."""
     parts: list[Part] = []
     names: list[str] = []
     size = 0
     for path in sorted(files):
-        names.append((path.relative_to(root) if root else path).as_posix())
+        names.append(path.relative_to(root).as_posix())
         size += path.stat().st_size
         if size >= part_bytes:
             parts.append(tuple(names))

@@ -20,22 +20,22 @@ class TableFiles:
     """JSON lines (.jsonl, .json, also .gz) or Parquet; a row is a document and its own group, a file is a part."""
 
     def __init__(self, *, paths: list[str], text_column: str = "text") -> None:
-        self.paths = find_files(paths)
-        self.sizes = [path.stat().st_size for path in self.paths]  # part of what the prepared data is named by
+        self.root, self.files = find_files(paths)
+        self.sizes = [(self.root / name).stat().st_size for name in self.files]  # the prepared data is named by it too
         self.text_column = text_column
-        for path in self.paths:
-            _builder_of(path.name)
+        for name in self.files:
+            _builder_of(name)
 
     def parts(self) -> list[Part]:
-        return [(path.as_posix(),) for path in self.paths]
+        return [(name,) for name in self.files]
 
     def read(self, part: Part) -> Iterator[Document]:
         (name,) = part
-        builder = _builder_of(name)
+        path, builder = str(self.root / name), _builder_of(name)
         # datasets heeds encoding_errors only when the encoding is not spelled "utf-8".
         options = {"encoding": "UTF-8", "encoding_errors": "replace"} if builder == "json" else {}
-        open_rows = partial(datasets.load_dataset, builder, data_files=[name], split="train", streaming=True, **options)
-        yield from _documents(open_rows, name, self.text_column)
+        open_rows = partial(datasets.load_dataset, builder, data_files=[path], split="train", streaming=True, **options)
+        yield from _documents(open_rows, path, self.text_column, name)
 
 
 class HubDataset:
@@ -59,7 +59,8 @@ class HubDataset:
     def read(self, part: Part) -> Iterator[Document]:
         stream = self._stream()
         open_rows = partial(stream.shard, num_shards=stream.num_shards, index=int(part[0]))
-        yield from _documents(open_rows, f"{self.path}/{self.split}/{part[0]}", self.text_column)
+        origin = f"{self.path}/{self.split}/{part[0]}"
+        yield from _documents(open_rows, origin, self.text_column, origin)
 
     def _stream(self) -> datasets.IterableDataset:
         try:
@@ -69,7 +70,9 @@ class HubDataset:
             raise ValueError(f"path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
 
 
-def _documents(open_rows: Callable[[], datasets.IterableDataset], origin: str, text_column: str) -> Iterator[Document]:
+def _documents(
+    open_rows: Callable[[], datasets.IterableDataset], origin: str, text_column: str, part_name: str
+) -> Iterator[Document]:
     for number, row in enumerate(_whole(open_rows, origin)):
         if text_column not in row:
             raise ValueError(
@@ -78,7 +81,7 @@ def _documents(open_rows: Callable[[], datasets.IterableDataset], origin: str, t
         text = row[text_column]
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{origin}, row {number}: text_column={text_column!r} holds {text!r}, which is not text")
-        name = f"{origin}:{number}"
+        name = f"{part_name}:{number}"
         yield Document(name, name, text)
 
 
