@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mulligan.cli.main import main
+from mulligan.cli.record import write_record
+from mulligan.stability.ledger import Ledger
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -49,3 +51,23 @@ def test_spikes_and_the_detector_are_the_users(
     assert (ours["caught"], ours["missed"], ours["median_delay_steps"]) == (1, 1, 2)
     run(monkeypatch, *named, "stability.detector.patience=20")
     assert json.loads(Path("numbers.json").read_text())["rules"]["mulligan"]["caught"] == 0
+
+
+def test_a_run_is_judged_by_its_ledger_as_far_as_its_steps_were_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metrics = Path("run/metrics/version_0/metrics.csv")
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text("attempt,cross_entropy\n" + "".join(f"{step},2.0\n" for step in range(25, 1000, 25)))
+    detector = {"_target_": "mulligan.stability.detector.Detector", "window": 16, "patience": 3}
+    write_record(Path("run"), {"stability": {"detector": detector}})
+    ledger = Ledger(Path("run/ledger.jsonl"))
+    for attempt in (73, 126):
+        ledger.append("rewind", attempt=attempt, step=attempt, onset=attempt - 2, target=0, skip=[0, 1])
+    run(monkeypatch, "curve=run")
+    opening, told, *_ = capsys.readouterr().out.splitlines()
+    assert opening.endswith(
+        "1 spike(s) in the ledger (1 of the ledger's lie between the steps that were logged): [125, 126]"
+    )
+    assert told == "the run's own detector had stability.detector.window=16: give these too to judge as it did"

@@ -95,6 +95,19 @@ def test_it_prints_a_table_of_all_or_one_in_detail(inspect: Any, capsys: pytest.
     assert "files:train_000000.npy:" in printed
 
 
+def test_a_ledger_that_lost_lines_is_named(
+    healed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = healed / "ledger.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\n") + 1])
+    monkeypatch.setattr("sys.argv", ["mulligan", "inspect", f"run={healed}"])
+    assert main() == 2
+    path.write_bytes(content)
+    assert "ledger.jsonl has lost lines" in (said := capsys.readouterr().err)
+    assert "was written under 2, and 1 are left" in said
+
+
 def test_without_a_state_of_then_the_newest_judges(
     inspect: Any, healed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,8 @@ MISTAKES = {
     "train schedule.warmup=2.0": "schedule.warmup=2.0 is a share",
     "train schedule=wsd schedule.warmup=0.9": "schedule.warmup=0.9 and schedule.decay=0.2 overlap",
     "train objective.label_smoothing=1.0": "objective.label_smoothing=1.0 must be in [0, 1)",
+    "train checkpoint.keep_last=1": "leaves a run that was stopped nothing to go back to with stability.way=in_place",
+    "train stability.policy.widen=1e300": "widen=1e+300 times as many up to halt_at_level=4, are more steps than a run",
     "train checkpoint.keep_last=0": "checkpoint.keep_last=0 must be at least 1",
     "train checkpoint.milestone_every_n_steps=7": "checkpoint.milestone_every_n_steps=7 must be a multiple",
     "train log_every_n_steps=0": "log_every_n_steps=0 must be at least 1",

@@ -21,6 +21,7 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
     told = mulligan("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")
     assert told.returncode == 0, told.stderr
+    assert "goes on with another config: max_steps: 8 -> 10; optimizer.lr: 0.002 -> 0.01\n" in told.stdout
     rows = list(csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines()))
     assert [float(row["step"]) for row in rows] == [9.0, 10.0]
     schedule = Schedule(kind="cosine", warmup=0.03, final=0.05)
@@ -47,7 +48,8 @@ def test_of_configs_until_the_same_step_the_first_trained_it(tmp_path: Path) -> 
     ("overrides", "message"),
     [
         (("model.width=32",), "the checkpoint holds another model"),
-        (("global_batch_samples=8",), "cannot go on with another global batch or length"),
+        (("global_batch_samples=8",), "cannot go on with another order of data"),
+        (("seed=5",), "Different: seed: 0 -> 5"),
         (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),
     ],
 )

@@ -68,11 +68,13 @@ def test_the_starts_of_a_run_are_joined_by_attempt(tmp_path: Path) -> None:
         ("a.csv", b"step,loss\n1.5,2.0\n", r"a\.csv:2: step=1\.5 must be a whole number"),
         ("a.csv", b"step,loss\n,2.0\n", r"a\.csv:2: step=None must be a whole number"),
         ("a.csv", b"step,loss\n5,2.0\n4,2.0\n", r"a\.csv:3: step=4 comes after 5"),
+        ("a.csv", b"step,loss,loss\n1,2.0,3.0\n", r"a\.csv:1: the header names the column 'loss' twice"),
         ("a.csv", b"step,loss\n1," + b"9" * 200_000, r"a\.csv:2: field larger than"),
         ("a.jsonl", b"", r"a\.jsonl:1: the file has no rows"),
         ("a.jsonl", b'{"step": 1, "loss": 2.0}\n{"step": 2, "lo', r"a\.jsonl:2: not whole JSON"),
         ("a.jsonl", b"[1, 2.0]\n", r"a\.jsonl:1: \[1, 2\.0\] must be a JSON object"),
         ("a.jsonl", b'{"step": 1, "loss": [2]}\n', r"a\.jsonl:1: loss=\[2\] is not a number"),
+        ("a.jsonl", b'{"step": 1' + b"0" * 400 + b', "loss": 2.0}\n', r"a\.jsonl:1: step=10+ is not a number"),
         ("a.txt", b"step,loss\n1,2.0\n", r"a\.txt must be a \.csv or \.jsonl file"),
     ],
 )

@@ -72,13 +72,31 @@ def test_the_verdict_follows_from_what_spiked(spiked: tuple[bool, ...], said: st
     assert verdict(outcomes).startswith(said)
 
 
+# A detector that hears of the garbage by gradients alone.
+BY_GRADIENTS = (
+    "stability.policy.withhold=true", "stability.policy.max_withheld=1", "stability.detector.norm_ratio=3",
+    "stability.detector.patience=50",
+)  # fmt: skip
+NOISE = (
+    "+callbacks.fault._target_=mulligan.training.faults.NoisyWeights", "+callbacks.fault.at_step=60",
+    "+callbacks.fault.size=3.0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("detected", [(), BY_GRADIENTS])
 def test_garbage_is_found_to_be_the_data(
-    make_run: MakeRun, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_run: MakeRun,
+    composed: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    detected: tuple[str, ...],
 ) -> None:
-    run = make_run(*GUARDED, *GARBAGE)
-    run.train(silent, silent, lambda: write_record(run.folder, composed(*GUARDED, *GARBAGE)))
-    entries = Ledger(run.folder / "ledger.jsonl").entries
-    (number,) = [entry["number"] for entry in entries if entry["onset"] <= 61 < entry["step"]]
+    settings = (*GUARDED, *detected, *GARBAGE)
+    run = make_run(*settings)
+    run.train(silent, silent, lambda: write_record(run.folder, composed(*settings)))
+    rewinds = Ledger(run.folder / "ledger.jsonl").rewinds
+    (number,) = [entry["number"] for entry in rewinds if entry["onset"] <= 61 < entry["step"]]
+    assert rewinds[0]["trigger"] == ("gradient" if detected else "loss")
     options = ("run=runs/default", f"intervention={number}", "test=counterfactual", "output=found.json")
     monkeypatch.setattr("sys.argv", ["mulligan", *options])
     assert main() == 0
@@ -86,3 +104,14 @@ def test_garbage_is_found_to_be_the_data(
     found = read_json(Path("found.json"))["counterfactual"]
     assert [arm["spiked"] for arm in found["arms"]] == [True, False, True]
     assert found["arms"][1]["highest_rise"] < 1.0 < found["arms"][0]["highest_rise"]
+
+
+def test_a_fault_of_the_machine_does_not_come_again(
+    make_run: MakeRun, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(*GUARDED, *NOISE)
+    run.train(silent, silent, lambda: write_record(run.folder, composed(*GUARDED, *NOISE)))
+    number = Ledger(run.folder / "ledger.jsonl").rewinds[0]["number"]
+    monkeypatch.setattr("sys.argv", ["mulligan", "run=runs/default", f"intervention={number}", "test=counterfactual"])
+    assert main() == 0
+    assert "verdict: it does not come again from this state" in capsys.readouterr().out

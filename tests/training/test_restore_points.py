@@ -52,6 +52,14 @@ def test_without_memory_the_nearest_on_disk(tmp_path: Path) -> None:
     assert points(tmp_path, None, [100, 200, 300]).find(TRAINER, 230, 310) == 200
 
 
+@pytest.mark.parametrize(("on_disk", "target"), [([], 0), ([50], 0), ([20, 50], 20)])
+def test_a_run_that_goes_on_from_its_first_checkpoint_can_begin_anew(
+    tmp_path: Path, on_disk: list[int], target: int
+) -> None:
+    """At step 51, of which the state of step 50 shows the rise."""
+    assert points(tmp_path, Snapshots(every_n_steps=50, keep=4), on_disk).find(TRAINER, 41, 51) == target
+
+
 def test_a_fit_that_begins_again_knows_no_snapshot_of_the_one_before(tmp_path: Path) -> None:
     """Their lineage was given up, and their steps come once more."""
     snapshots = Snapshots(every_n_steps=50, keep=4)

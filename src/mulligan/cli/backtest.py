@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.record import read_record
 from mulligan.files import write_json
 from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge, recorded_spikes
 from mulligan.report.curve import Curve, read_curve
+from mulligan.stability.detector import Detector
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.rules import every_rule
 from mulligan.training.callbacks.stability import Guard
@@ -45,9 +47,15 @@ class Backtest:
             self.path, step_column=step_column, loss_column=loss_column, norm_column=norm_column
         )
         self.origin = "given"
+        self.guarded_by: list[str] = []
+        if self.path.is_dir():
+            self.guarded_by = _other_settings(read_record(self.path) or {}, stability.detector)
         if spikes is None:
-            spikes = recorded_spikes(Ledger(self.path / "ledger.jsonl", writes=False)) if self.path.is_dir() else []
+            ledger = recorded_spikes(Ledger(self.path / "ledger.jsonl", writes=False)) if self.path.is_dir() else []
+            spikes = [spike for spike in ledger if any(step in range(*spike) for step in self.curve.steps)]
             self.origin = "in the ledger" if spikes else "seen in hindsight"
+            if len(spikes) < len(ledger):
+                self.origin += f" ({len(ledger) - len(spikes)} of the ledger's lie between the steps that were logged)"
         self.spikes: list[Span] = (
             given_spikes(self.curve, spikes) if spikes else find_spikes(self.curve, min_rise=min_rise)
         )
@@ -55,6 +63,16 @@ class Backtest:
 
     def scores(self) -> dict[str, Score | None]:
         return {name: judge(rule, self.curve, self.spikes) for name, rule in self.rules.items()}
+
+
+def _other_settings(recorded: dict[str, Any], detector: Detector) -> list[str]:
+    """Keys of the detector that a run was guarded by, with their values, where ``detector`` has others."""
+    own = (recorded.get("stability") or {}).get("detector", {})
+    return [
+        f"stability.detector.{key}={value}"
+        for key, value in own.items()
+        if key != "_target_" and value != getattr(detector, key)
+    ]
 
 
 def main() -> int:
@@ -68,6 +86,9 @@ def backtest(config: DictConfig) -> None:
         write_json(test.output, _numbers(test, scores))
     console = Console()
     console.print(_opening(test), markup=False, highlight=False, soft_wrap=True)
+    if test.guarded_by:
+        told = f"the run's own detector had {' '.join(test.guarded_by)}: give these too to judge as it did"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     console.print(_table(scores))
 
 

@@ -44,6 +44,7 @@ class Inspection:
             if number < 1:
                 raise ValueError(f"{key}={number} must be at least 1")
         self.run = SavedRun(Path(run))
+        self.run.check_ledger()
         self.entries = self.run.ledger.entries
         if not self.entries:
             raise ValueError(f"run={run}: nothing was done to it, {self.run.ledger.path} has no line")

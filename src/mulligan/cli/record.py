@@ -27,7 +27,7 @@ NEUTRAL = (
 )
 FREE = (*NEUTRAL, "micro_batch", "trainer")  # or change them by rounding only
 # What a run cannot change even when told: its next samples follow from the step and these.
-BOUND = ("global_batch_samples", "global_batch_tokens", "sequence_length")
+BOUND = ("data.weights", "global_batch_samples", "global_batch_tokens", "seed", "sequence_length")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
 
 
@@ -58,6 +58,12 @@ def keep_record(folder: Path, step: int) -> None:
     if not path.exists():  # else the later one was in force for no step that is left
         with atomic_write(path) as file:
             file.write((folder / "config.yaml").read_bytes())
+
+
+def checkpoints_of(folder: Path, recorded: dict[str, Any]) -> Path:
+    """Where the run in ``folder`` keeps its checkpoints: with it, also when it was moved, or where its config says."""
+    beside = folder / "checkpoints"
+    return beside if beside.is_dir() else Path(recorded["checkpoint"]["folder"])
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> None:

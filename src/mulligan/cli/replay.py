@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import NEUTRAL, differences, played_again, read_earlier_records, read_record
+from mulligan.cli.record import NEUTRAL, checkpoints_of, differences, played_again, read_earlier_records, read_record
 from mulligan.cli.train import quiet_lightning
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
@@ -36,7 +36,7 @@ class Replay:
                 )
         self.recorded = recorded
         self.ledger = Ledger(self.folder / "ledger.jsonl", writes=False)
-        self.comparison = CompareCheckpoints(self.folder / "checkpoints", self.ledger)
+        self.comparison = CompareCheckpoints(checkpoints_of(self.folder, recorded), self.ledger)
 
     def again(self, folder: Path) -> TrainingRun:
         """The run as it was recorded, in ``folder``: rewinds are in its past, and nothing is logged."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mulligan.cli.compose import build
-from mulligan.cli.record import read_record
+from mulligan.cli.record import checkpoints_of, read_record
 from mulligan.data.join import verify
 from mulligan.data.order import order_of
 from mulligan.data.sequencer import Sequencer
@@ -36,9 +36,16 @@ class SavedRun:
         self.ledger = Ledger(folder / "ledger.jsonl", writes=False)
         self.sequence_length: int = recorded["sequence_length"]
         self.autocast_dtype = AUTOCAST_DTYPES.get(recorded["precision"])
-        self._checkpoints = folder / "checkpoints"
-        if not self._checkpoints.is_dir():
-            self._checkpoints = Path(recorded["checkpoint"]["folder"])
+        self._checkpoints = checkpoints_of(folder, recorded)
+
+    def check_ledger(self) -> None:
+        """Raise ValueError where a checkpoint was written under more lines than are left."""
+        for found in listed(self._checkpoints):
+            if found.ledger_lines > len(self.ledger.lines):
+                raise ValueError(
+                    f"{self.ledger.path} has lost lines: {found.path} was written under {found.ledger_lines}, and "
+                    f"{len(self.ledger.lines)} are left; bring the ledger back"
+                )
 
     @cached_property
     def newest(self) -> Checkpoint:

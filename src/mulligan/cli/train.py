@@ -54,7 +54,7 @@ def train(config: DictConfig) -> None:
     changes = differences(recorded, content) if recorded is not None else []
     if bound_differences(changes):
         raise ValueError(
-            f"{folder} cannot go on with another global batch or length; begin a run of another name. "
+            f"{folder} cannot go on with another order of data; begin a run of another name. "
             f"Different: {'; '.join(bound_differences(changes))}"
         )
     if changes and not run.accept_changes:
@@ -73,6 +73,8 @@ def train(config: DictConfig) -> None:
         if speaks:
             stack.enter_context(exclusive(folder / ".lock", patience_seconds=WORKERS_OUTLIVE_SECONDS))
             _print_opening(run)
+            if changes:
+                print(f"accept_changes=true goes on with another config: {'; '.join(changes)}", flush=True)
         try:
             summary = run.fit(
                 stack.enter_context(Reporter(speaks=speaks)),
@@ -113,6 +115,8 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    warnings.filterwarnings("ignore", message=".*add the following callbacks.*Guard")  # stability=none is a choice
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
     # Torch 2.13 renames the option; 2.11 knows the old name only.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")

@@ -29,7 +29,7 @@ class _Row(NamedTuple):
             return None
         try:
             return float(cell)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # an integer of hundreds of digits
             raise ValueError(f"{self.place}: {name}={cell!r} is not a number") from None
 
 
@@ -97,6 +97,9 @@ def _rows(file: Path) -> Iterator[_Row]:
         reader = csv.reader(lines)
         try:
             header = [name.strip() for name in next(reader, [])]
+            for name in header:
+                if name and header.count(name) > 1:
+                    raise ValueError(f"{file}:1: the header names the column {name!r} twice")
             for cells in reader:
                 if cells and len(cells) != len(header):
                     raise ValueError(

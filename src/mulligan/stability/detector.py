@@ -53,8 +53,8 @@ class Detector:
         """``window`` in accepted values, ``width`` in standard deviations, ``min_rise`` in nats: a smaller rise never
         counts, however long. ``patience``: the fewest steps to be sure in.
 
-        During the first ``warmup_steps`` only a value that is not finite triggers. ``norm_ratio``: a gradient norm this
-        many times the window's median is a bad gradient by itself.
+        During the first ``warmup_steps``, and until half a window is full, only a value that is not finite triggers.
+        ``norm_ratio``: a gradient norm this many times the window's median is a bad gradient by itself.
         """
         for name, number, least in (
             ("window", window, 8),

@@ -51,7 +51,7 @@ class Ledger:
 
     @property
     def skips(self) -> list[tuple[int, int]]:
-        """Half-open ranges of sample indices that the run never trains on again."""
+        """Half-open ranges of sample indices that the run never trains on again; another epoch has other indices."""
         return [(entry["skip"][0], entry["skip"][1]) for entry in self.rewinds]
 
     @property

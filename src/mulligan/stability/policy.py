@@ -4,8 +4,11 @@ In rising order: leave out the update of a lone bad gradient; rewind and skip; r
 the spike comes back; cut the learning rate for a while; halt.
 """
 
+import math
 from collections.abc import Container, Sequence
 from typing import NamedTuple
+
+LONGEST = 40  # log2 of more steps than any run has
 
 
 class Done(NamedTuple):
@@ -73,11 +76,16 @@ class Policy:
         if cut_rate_at_level is not None and cut_rate_at_level < 0:
             raise ValueError(f"stability.policy.cut_rate_at_level={cut_rate_at_level} must not be negative, or null")
         if not 1.0 <= widen < float("inf"):
-            raise ValueError(f"stability.policy.widen={widen} must be at least 1")
+            raise ValueError(f"stability.policy.widen={widen} must be a finite number of at least 1")
+        if math.log2(max(depth_steps, skip_steps)) + (halt_at_level - 1) * math.log2(widen) > LONGEST:
+            raise ValueError(
+                f"stability.policy: depth_steps={depth_steps} and skip_steps={skip_steps}, widen={widen} times as many "
+                f"up to halt_at_level={halt_at_level}, are more steps than a run has: make one of them smaller"
+            )
         if not 0.0 < rate_factor <= 1.0:
             raise ValueError(f"stability.policy.rate_factor={rate_factor} must be in (0, 1]")
         if not 0.0 < max_lost_share < float("inf"):
-            raise ValueError(f"stability.policy.max_lost_share={max_lost_share} must be above 0")
+            raise ValueError(f"stability.policy.max_lost_share={max_lost_share} must be a finite number above 0")
         self.withhold, self.max_withheld = withhold, max_withheld
         self.rewind, self.depth_steps, self.skip_steps, self.widen = rewind, depth_steps, skip_steps, widen
         self.cooldown_steps, self.cut_rate_at_level = cooldown_steps, cut_rate_at_level

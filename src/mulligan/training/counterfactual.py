@@ -6,13 +6,17 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning.pytorch import Callback
+
 from mulligan.data.sequencer import Sequencer
 from mulligan.stability.detector import Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.checkpoints import AtomicCheckpointIO, Checkpoint
+from mulligan.training.faults import Fault
 from mulligan.training.replay import StopAfter
 from mulligan.training.run import TrainingRun
+from mulligan.training.step_sums import StepValues
 
 SETTLING_STEPS = 8  # judged behind the batches in question: damage shows a little later
 
@@ -73,30 +77,35 @@ def write_start(arm: Arm, ledger: Ledger, folder: Path) -> None:
     path.write_text("".join(f"{line}\n" for line in ledger.lines))
     if arm.skip is not None:
         step = arm.first - 1 if arm.state == "the same" else arm.start.step
-        unused = {"onset": step, "level": 0, "skip_steps": 0, "rate_factor": 1.0, "rate_steps": 0}
+        unused = {"attempt": step, "onset": step, "level": 0, "skip_steps": 0, "rate_factor": 1.0, "rate_steps": 0}
         Ledger(path).append("rewind", step=step, target=step, skip=list(arm.skip), **unused)
 
 
 def try_out(arm: Arm, run: TrainingRun) -> Outcome:
     """Train ``run``, whose guard only watches, through the arm's updates; nothing is saved."""
     assert run.guard is not None
-    detector, judged = run.guard.detector, []
-    observe = detector.observe
+    judge, judged, spikes = run.guard.judge, [], []
 
-    def record(step: int, loss: float, gradient_norm: float | None) -> Judgement:
-        judgement = observe(step, loss, gradient_norm)
-        if arm.first <= step <= arm.last:
+    def record(values: StepValues) -> tuple[Judgement, bool]:
+        judgement, is_spike = judge(values)
+        if arm.first <= judgement.step <= arm.last:
             judged.append(judgement)
-        return judgement
+            spikes.append(is_spike)
+        return judgement, is_spike
 
-    detector.observe = record  # type: ignore[method-assign]  # looked at on its way
+    run.guard.judge = record  # type: ignore[method-assign]  # looked at on its way
     run.trainer.strategy.checkpoint_io = DiscardCheckpoints()
-    run.callbacks[:] = [one for one in run.callbacks if not isinstance(one, ConsoleProgress)]
+    run.callbacks[:] = [one for one in run.callbacks if not isinstance(one, ConsoleProgress) and not _is_over(one)]
     run.callbacks.append(StopAfter(arm.last + 1))  # judged a step late
     run.train(lambda *_: None, lambda _: None)
     rises = [one.loss - one.centre if math.isfinite(one.loss) else math.inf for one in judged]
     known = [rise for rise in rises if not math.isnan(rise)]
-    return Outcome(arm, max(known, default=math.nan), any(one.triggered is not None for one in judged))
+    return Outcome(arm, max(known, default=math.nan), any(spikes))
+
+
+def _is_over(callback: Callback) -> bool:
+    """A drill's fault that struck the machine, not the data: it does not strike again."""
+    return isinstance(callback, Fault) and callback.undone_by_rewind
 
 
 def verdict(outcomes: list[Outcome]) -> str:

@@ -1,4 +1,4 @@
-"""Faults: callbacks that spoil a run on purpose. Only `mulligan drill` and experiment=heal_demo load this file.
+"""Faults: callbacks that spoil a run on purpose. Of all runs only a drill's and heal_demo's load this file.
 
 Each is a function of its seed and its place in the run, and does nothing outside it.
 """

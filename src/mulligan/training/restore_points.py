@@ -31,14 +31,17 @@ class RestorePoints:
         """The step to go back to, the same on every rank: of all good states the nearest to ``latest``.
 
         One that is not as deep counts as further away by the distance of two snapshots. The state right before the
-        onset is not a good one: its loss was what rose there.
+        onset is not a good one: its loss was what rose there. A run can always begin anew, and may have to while there
+        are not two checkpoints.
         """
         in_memory, between = ([], 0) if self.snapshots is None else (self.snapshots.steps, self.snapshots.every_n_steps)
 
         def distance(step: int) -> tuple[int, int]:
             return abs(step - latest) + (between if step > latest else 0), step
 
-        good = (step for step in (*in_memory, *self.on_disk(trainer)) if step < max(1, onset - 1))
+        on_disk = self.on_disk(trainer)
+        start = [0] if len(on_disk) < 2 else []
+        good = (step for step in (*in_memory, *on_disk, *start) if step < max(1, onset - 1))
         return min(good, key=distance, default=None)
 
     def on_disk(self, trainer: Trainer) -> list[int]:

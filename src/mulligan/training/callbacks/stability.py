@@ -86,7 +86,14 @@ class Guard(Callback):
         self.regime, self.fingerprints, self.say = regime, fingerprints, say
 
     def check_reach(self, checkpoint: SaveCheckpoints) -> None:
-        """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go."""
+        """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go, or only the state
+        that a run is resumed from.
+        """
+        if self.way != "watch" and checkpoint.milestone_every_n_steps is None and checkpoint.keep_last < 2:
+            raise ValueError(
+                f"checkpoint.keep_last=1 leaves a run that was stopped nothing to go back to with "
+                f"stability.way={self.way}: keep 2 or more, or milestones"
+            )
         reach = (checkpoint.keep_last - 1) * checkpoint.every_n_steps
         if self.way == "refit" and checkpoint.milestone_every_n_steps is None and reach < self.policy.depth_steps:
             raise ValueError(
@@ -145,21 +152,30 @@ class Guard(Callback):
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
+        _, norm, left_out = values.read()
+        judgement, is_spike = self.judge(values)
+        if is_spike and self._answers(trainer, module, judgement, norm):
+            return True
+        if left_out == WITHHELD:
+            self._record_withheld(trainer, judgement, norm)
+        return False
+
+    def judge(self, values: StepValues) -> tuple[Judgement, bool]:
+        """What the detector makes of a step, and whether that is a spike: a bad gradient that the policy tolerates is
+        none, one more is.
+        """
         loss, norm, left_out = values.read()
-        withheld = left_out == WITHHELD  # an overflow of float16 says nothing of the gradient
         if self.ledger.rate_factor(values.step - 1) > self.ledger.rate_factor(values.step - 2):
             self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
         self._recent.append([values.step, loss, norm])
+        # An overflow of float16 says nothing of the gradient.
         judgement = self.detector.observe(values.step, loss, None if left_out == OVERFLOWED else norm)
-        is_one_of_few = withheld and self.policy.tolerates(values.step, self.ledger.withheld_steps)
-        if withheld and not is_one_of_few:  # the run stands still
-            onset = values.step if judgement.onset is None else judgement.onset
-            judgement = judgement._replace(onset=onset, triggered=judgement.triggered or "gradient")
-        if not is_one_of_few and judgement.triggered is not None and self._answers(trainer, module, judgement, norm):
-            return True
-        if withheld:
-            self._record_withheld(trainer, judgement, norm)
-        return False
+        if left_out != WITHHELD:
+            return judgement, judgement.triggered is not None
+        if self.policy.tolerates(values.step, self.ledger.withheld_steps):
+            return judgement, False
+        onset = values.step if judgement.onset is None else judgement.onset  # the run stands still
+        return judgement._replace(onset=onset, triggered=judgement.triggered or "gradient"), True
 
     def _answers(self, trainer: Trainer, module: PretrainModule, judgement: Judgement, norm: float) -> bool:
         """Do what the policy says to a spike; True when that went back to an earlier step."""
@@ -198,13 +214,15 @@ class Guard(Callback):
     def _halt(
         self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, line: dict[str, Any]
     ) -> NoReturn:
-        """End the run with the last good state on disk."""
-        if target is not None:
+        """End the run with the last good state on disk; where none is left but the start, with those there are."""
+        if target:
             self.ledger.append("halt", **line)
             self.checkpoint.abandon_after(trainer, target)
             if self._restored(trainer, module, target):
                 self.checkpoint.save(trainer)
-        kept = f"the state of step {target} is saved" if target else "nothing was saved before it"
+        else:
+            self.ledger.append("halt", **line | {"target": trainer.global_step, "tokens_lost": 0})
+        kept = f"the state of step {target} is saved" if target else "no good one is left, and the checkpoints stay"
         raise Halted(f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}")
 
     def _rewind(
