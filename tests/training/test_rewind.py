@@ -211,6 +211,20 @@ def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: M
     assert (entry["kind"], entry["target"]) == ("halt", 6)
 
 
+def test_halting_at_once_leaves_the_checkpoints(make_run: MakeRun) -> None:
+    """The only good state is the start, which needs none."""
+    run = make_run(*WATCHED, "stability.policy.rewind=false")
+    sure_at(run, onset=2, step=4)
+    with pytest.raises(ValueError, match=r"halted at step 5, .*; no good one is left, and the checkpoints stay"):
+        run.train(silent, silent)
+    assert sorted(path.stem for path in Path("runs/default/checkpoints").glob("*.ckpt")) == [
+        "step_00000002", "step_00000004",
+    ]  # fmt: skip
+    (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert (entry["kind"], entry["target"], entry["tokens_lost"]) == ("halt", 5, 0)
+    make_run(*WATCHED).train(silent, silent)  # goes on
+
+
 class Killed(BaseException):
     """Stands for kill -9: nothing catches it, and nothing is saved on its way."""
 
