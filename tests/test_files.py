@@ -1,6 +1,10 @@
 """Files are whole or absent, and their hashes are those of their bytes."""
 
+import errno
+import fcntl
 import math
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,9 +12,11 @@ import pytest
 from mulligan.files import (
     HashingWriter,
     atomic_write,
+    exclusive,
     read_json,
     remove_temporaries,
     sha256_file,
+    shared,
     write_hashed,
     write_json,
 )
@@ -82,3 +88,34 @@ def test_a_torn_json_file_is_named(tmp_path: Path, torn: bytes) -> None:
 def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": [1.5, math.nan, (2, -math.inf)], "b": {"c": math.inf, "d": "nan"}})
     assert read_json(tmp_path / "a.json") == {"a": [1.5, None, [2, None]], "b": {"c": None, "d": "nan"}}
+
+
+def test_a_lock_is_shared_by_some_or_held_by_one(tmp_path: Path) -> None:
+    path, waited = tmp_path / "new" / ".lock", []
+    alone = partial(exclusive, path, patience_seconds=0.0, waiting=lambda: waited.append("alone"))
+    refused = partial(pytest.raises, ValueError, match=f"{path.parent} is in use by another process")
+    with shared(path), shared(path, waiting=lambda: waited.append("shared")), refused(), alone():
+        pass
+    assert waited == ["alone"], "those who share waited for each other"
+    with alone(), refused(), alone():
+        pass
+
+
+def test_who_shares_waits_for_who_holds_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, waited = tmp_path / ".lock", []
+    alone = exclusive(path)
+    alone.__enter__()
+    monkeypatch.setattr("time.sleep", lambda seconds: alone.__exit__(None, None, None))
+    with shared(path, waiting=lambda: waited.append("shared")):
+        assert waited == ["shared"]
+
+
+def test_storage_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(
+        ValueError, match=r"\.lock cannot be locked \(Function not implemented\): the storage must offer"
+    ):
+        exclusive(tmp_path / ".lock").__enter__()

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,24 +29,45 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def exclusive(
+    path: Path, *, patience_seconds: float = math.inf, waiting: Callable[[], None] = lambda: None
+) -> AbstractContextManager[None]:
+    """Hold the lock file ``path`` alone; wait so long for whoever holds it. The system frees it when its holder dies.
+
+    ``waiting`` is called once if there is somebody to wait for.
+    """
+    return _held(path, fcntl.LOCK_EX, patience_seconds, waiting)
+
+
+def shared(path: Path, *, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+    """Hold the lock file ``path`` beside others who share it, and keep out who wants it alone."""
+    return _held(path, fcntl.LOCK_SH, math.inf, waiting)
+
+
 @contextmanager
-def exclusive(path: Path, *, patience_seconds: float = math.inf) -> Iterator[None]:
-    """Hold the lock file ``path``; wait so long for whoever holds it. The system frees it when its holder dies."""
+def _held(path: Path, kind: int, patience_seconds: float, waiting: Callable[[], None]) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience_seconds
-    with path.open("ab") as file:
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                raise ValueError(f"{path.parent} is in use by another process; wait for it, or choose another name")
-            time.sleep(0.1)
+    with path.open("ab+") as file:  # NFS wants a file open for reading to share it, and for writing to hold it alone
+        if not _locked(file, kind):
+            waiting()
+            while not _locked(file, kind):
+                if time.monotonic() > deadline:
+                    raise ValueError(f"{path.parent} is in use by another process; wait for it, or choose another name")
+                time.sleep(0.1)
         yield
 
 
-def _locked(file: IO[bytes]) -> bool:
+def _locked(file: IO[bytes], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise ValueError(
+            f"{file.name} cannot be locked ({error.strerror}): the storage must offer flock, as Lustre does when it is "
+            "mounted with -o flock"
+        ) from None
     return True
 
 

@@ -31,6 +31,20 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
+def test_prepare_in_shares(printed: Printed, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    own = ("prepare", *(key for key in tiny if key.startswith(PREPARING)), f"data.folder={tmp_path}/prepared")
+    own += ("data.sources.files.part_bytes=20000",)
+    first = printed(*own, "prepare.part=1", "prepare.parts=2")
+    there, total = map(int, re.findall(r"(\d+) of (\d+) parts are there; `mulligan prepare` without", first)[0])
+    assert there == total // 2
+    assert "is ready" not in first
+    whole = printed(*own)
+    assert f"{there} of {total} parts are tokenized already, {total - there} are left to do here" in whole
+    assert "is ready, fingerprint" in whole
+    assert "is prepared already" in printed(*own, "prepare.part=0", "prepare.parts=2")
+    assert "prepare.part=63 prepare.parts=64,\ncounted from 0" in printed("prepare", "--help")
+
+
 def test_prepare_train_evaluate_generate(
     mulligan: Cli, printed: Printed, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:

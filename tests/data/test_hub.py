@@ -1,10 +1,12 @@
 """Tables read through Hugging Face datasets, from files and from a folder in the hub's format."""
 
+import builtins
 import gzip
 import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -13,6 +15,9 @@ from huggingface_hub.utils import http_backoff
 
 from mulligan.data.documents import Source
 from mulligan.data.hub import HubDataset, TableFiles
+from mulligan.data.prepare import DataRecipe
+from mulligan.data.share import Share
+from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
 
 TEXTS = ["one\r\n\t two", "é \u2581 😀\x00", "three"]
 
@@ -87,6 +92,50 @@ def test_a_file_of_the_hub_is_a_part(hub_folder: Path) -> None:
         assert [document.text for document in source.read(part)] == [f"{number} {text}" for text in TEXTS]
     groups = [document.group for part in source.parts() for document in source.read(part)]
     assert len(set(groups)) == 9
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The Parquet files that are opened, each as often as it is."""
+    names: list[str] = []
+    really_open = builtins.open
+
+    def spy(file: Any, *options: Any, **more: Any) -> Any:
+        if str(file).endswith(".parquet"):
+            names.append(Path(file).name)
+        return really_open(file, *options, **more)
+
+    monkeypatch.setattr(builtins, "open", spy)
+    return names
+
+
+def test_a_part_of_the_hub_is_read_from_its_own_file(hub_folder: Path, opened: list[str]) -> None:
+    source = HubDataset(path=str(hub_folder))
+    parts = source.parts()
+    assert opened == ["train-00000-of-00003.parquet"], "listing looks up the columns in the first file, and no more"
+    opened.clear()
+    for _ in source.read(parts[2]):
+        assert opened == ["train-00002-of-00003.parquet"]
+    assert len(source.parts()) == 3
+    assert opened == ["train-00002-of-00003.parquet"], "the data set was listed again"
+
+
+def test_a_share_reads_its_own_files_of_the_hub(hub_folder: Path, tokenizer: Tokenizer, opened: list[str]) -> None:
+    model = hub_folder / "own.model"
+    model.write_bytes(tokenizer.model)
+    recipe = DataRecipe(
+        name="hub",
+        folder=str(hub_folder / "prepared"),
+        sources={"hub": HubDataset(path=str(hub_folder))},
+        tokenizer=TokenizerRecipe(vocab_size=400, model_file=str(model)),
+        workers=1,
+    )
+    recipe.sources["hub"].parts()
+    opened.clear()
+    recipe.prepare_share(Share(part=1, parts=2), lambda what, done, total: None)
+    assert opened == ["train-00001-of-00003.parquet"]
+    recipe.prepare_share(Share(part=0, parts=2), lambda what, done, total: None)
+    assert opened[1:] == ["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"]
 
 
 def test_another_split_of_the_hub(hub_folder: Path) -> None:

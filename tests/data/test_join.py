@@ -11,7 +11,7 @@ from mulligan.data.documents import Document
 from mulligan.data.join import join_parts, verify
 from mulligan.data.shards import Shards
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
 from mulligan.files import sha256_file, write_json
 
 Join = Callable[..., dict[str, Any]]
@@ -95,6 +95,31 @@ def test_a_large_vocabulary_gets_wider_tokens_of_the_same_value(
 def test_the_fingerprint_follows_the_tokens(join: Join, documents: list[Document]) -> None:
     first, again, fewer = (join(part)["fingerprint"] for part in (documents, documents, documents[1:]))
     assert first == again != fewer
+
+
+@pytest.mark.parametrize("damage", ["flipped", "torn", "absent", "empty"])
+def test_a_part_that_is_not_whole_is_named(
+    tokenizer: Tokenizer, memory_source: Any, documents: list[Document], tmp_path: Path, damage: str
+) -> None:
+    job = PartJob(memory_source(documents), "web", ("0",), 0, tokenizer.model, 0.3, 1, tmp_path / "0.npz")
+    tokenize_part(job)
+    content = bytearray(job.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    job.path.write_bytes({"flipped": content, "torn": content[:-30]}.get(damage, b""))
+    if damage == "absent":
+        job.path.unlink()
+    with pytest.raises(ValueError, match=r"0\.npz is not a whole part \(.*\); remove it to have it made again"):
+        join_parts(tmp_path, [job], vocab_size=400)
+
+
+def test_a_part_of_another_tokenizer_is_refused(
+    tokenizer: Tokenizer, memory_source: Any, documents: list[Document], texts: list[str], tmp_path: Path
+) -> None:
+    job = PartJob(memory_source(documents), "web", ("0",), 0, tokenizer.model, 0.3, 1, tmp_path / "0.npz")
+    tokenize_part(job)
+    other = TokenizerRecipe(vocab_size=400).make(texts[1:]).model
+    with pytest.raises(ValueError, match=r"0\.npz was made with another tokenizer; remove it"):
+        join_parts(tmp_path, [job._replace(model=other)], vocab_size=400)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".documents.npy"])

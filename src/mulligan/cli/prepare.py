@@ -15,9 +15,13 @@ def main() -> int:
 
 
 def prepare(config: DictConfig) -> None:
-    recipe = build(plain(config))["data"]
+    built = build(plain(config))
+    recipe, share = built["data"], built["prepare"]
     with Reporter(speaks=True) as report:
-        folder = recipe.prepare(report)
+        if not share.is_whole:
+            recipe.prepare_share(share, report, _say)
+            return
+        folder = recipe.prepare(report, _say)
     manifest = read_json(folder / "manifest.json")
     for split in SPLITS:
         shards = [shard for shard in manifest["shards"] if shard["split"] == split]
@@ -26,6 +30,10 @@ def prepare(config: DictConfig) -> None:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items())
     print(f"dropped: {dropped} documents; {manifest['documents_with_replacement_characters']:,} hold U+FFFD")
     print(f"{folder} is ready, fingerprint {manifest['fingerprint'][:16]}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import logging
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import datasets
@@ -63,11 +63,16 @@ class HubDataset:
         yield from _documents(open_rows, origin, self.text_column, origin)
 
     def _stream(self) -> datasets.IterableDataset:
-        try:
-            return datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision, streaming=True)
-        except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"path={self.path!r} cannot be opened as a data set of the hub: {reason}") from None
+        return _open_stream(self.path, self.name, self.split, self.revision)
+
+
+@cache  # listing asks the hub several questions, of which it limits the number, and there may be thousands of parts
+def _open_stream(path: str, name: str | None, split: str, revision: str | None) -> datasets.IterableDataset:
+    try:
+        return datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
+    except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"path={path!r} cannot be opened as a data set of the hub: {reason}") from None
 
 
 def _documents(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,9 @@ def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[st
     counts = np.zeros(4, dtype=np.int64)
     duplicates = 0
     for job in jobs:
-        with np.load(job.path, allow_pickle=False) as part:
-            tokens, rows, digests = part["tokens"], part["rows"], part["digests"].tolist()
-            counts += part["counts"]
+        part = _load(job)
+        tokens, rows, digests = part["tokens"], part["rows"], part["digests"].tolist()
+        counts += part["counts"]
         fresh = np.zeros(len(rows), dtype=bool)
         for row, digest in enumerate(digests):
             fresh[row] = digest not in seen
@@ -59,6 +60,19 @@ def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[st
         "documents_with_replacement_characters": replaced,
         "fingerprint": hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
     }
+
+
+def _load(job: PartJob) -> dict[str, NDArray[Any]]:
+    """The arrays of a part: reading them compares each with its checksum."""
+    try:
+        with job.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            part = dict(arrays)
+        tokenizer = part["tokenizer"].item()
+    except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
+        raise ValueError(f"{job.path} is not a whole part ({error}); remove it to have it made again") from None
+    if tokenizer != hashlib.sha256(job.model).hexdigest():
+        raise ValueError(f"{job.path} was made with another tokenizer; remove it to have it made again")
+    return part
 
 
 def verify(folder: Path, splits: Sequence[str] = SPLITS) -> None:

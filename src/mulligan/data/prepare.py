@@ -3,7 +3,7 @@
 A folder of prepared data holds ``tokenizer.model``, numbered ``train_*.npy`` and ``validation_*.npy`` with the tokens,
 beside each a ``*.documents.npy`` with the offset of every document, and ``manifest.json``, which is written last. While
 it is in the making, finished parts lie in ``parts/``: a killed run goes on behind the last of them. The number of
-workers never shows in the result.
+workers, and of machines that share the work, never shows in the result.
 """
 
 import hashlib
@@ -11,11 +11,8 @@ import json
 import os
 import platform
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,14 @@ import numpy as np
 
 from mulligan.data.documents import Part, Source
 from mulligan.data.join import join_parts, verify
-from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
+from mulligan.data.share import Share
+from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
-from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, write_json
+from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, shared, write_json
 
 FORMAT = 2  # 2: words are encoded apart
 Report = Callable[[str, int, int], None]  # (what, done, total)
+Say = Callable[[str], None]
 Cut = list[tuple[str, Part]]  # every part with the name of its source
 
 
@@ -95,32 +94,45 @@ class DataRecipe:
         }
         return json.loads(json.dumps(request, default=str))
 
-    def prepare(self, report: Report) -> Path:
+    def prepare(self, report: Report, say: Say = lambda text: None) -> Path:
         """Make the prepared data unless it is there, and return its folder. Of several processes one does the work.
 
-        With ``verify`` every file is compared with its sha256, at about a second a GB, the first time it is seen.
+        Calls of ``prepare_share`` that run are waited for; what they have left is done here. With ``verify`` every file
+        is compared with its sha256, at about a second a GB, the first time it is seen.
         """
-        with exclusive(self.folder / ".lock"):
-            self._prepare(report)
+        lock = self.folder / ".lock"
+        with exclusive(lock, waiting=lambda: say(f"waiting for other processes to prepare {self.folder}")):
+            self._prepare(report, say)
         if self.verify:
             report("verifying", 0, 1)
             verify(self.folder)
             report("verifying", 1, 1)
         return self.folder
 
-    def _prepare(self, report: Report) -> None:
+    def prepare_share(self, share: Share, report: Report, say: Say = lambda text: None) -> None:
+        """Tokenize a share of the parts, beside other processes with theirs: none waits, but for the tokenizer, which
+        the first of them trains.
+        """
+        lock = self.folder / ".lock"
+        with shared(lock, waiting=lambda: say(f"waiting for a process that prepares the whole of {self.folder}")):
+            if (self.folder / "manifest.json").is_file():
+                say(f"{self.folder} is prepared already")
+                return
+            _, jobs = self._begin(report, say)
+            self._tokenize(share.of(jobs), report, say)
+            there = sum(job.path.is_file() for job in jobs)
+            say(f"{there:,} of {len(jobs):,} parts are there; `mulligan prepare` without prepare.part joins them")
+
+    def _prepare(self, report: Report, say: Say) -> None:
         manifest_path, parts_folder = self.folder / "manifest.json", self.folder / "parts"
         if manifest_path.is_file():
             read_json(manifest_path, "shards")
             shutil.rmtree(parts_folder, ignore_errors=True)
             return
-        cut = [(name, part) for name, source in self.sources.items() for part in source.parts()]
-        if not cut:
-            raise ValueError(f"data.sources: {', '.join(self.sources)} hold no documents")
-        self._keep_or_drop_parts(parts_folder, cut)
-        tokenizer = self._make_tokenizer(cut, report)
-        jobs = self._jobs(cut, tokenizer.model)
-        self._tokenize(jobs, report)
+        tokenizer, jobs = self._begin(report, say)
+        remove_temporaries(parts_folder)
+        remove_temporaries(self.folder)
+        self._tokenize(jobs, report, say)
         report("joining", 0, 1)
         manifest = join_parts(self.folder, jobs, vocab_size=tokenizer.vocab_size) | {
             "request": self.request,
@@ -133,15 +145,28 @@ class DataRecipe:
         shutil.rmtree(parts_folder)
         report("joining", 1, 1)
 
-    def _keep_or_drop_parts(self, parts_folder: Path, cut: Cut) -> None:
-        """Finished parts of an interrupted run stay if the sources are still cut the same way."""
-        path, plain = parts_folder / "cut.json", [[name, list(part)] for name, part in cut]
-        if parts_folder.is_dir() and not (path.is_file() and read_json(path) == plain):
-            (self.folder / "tokenizer.model").unlink(missing_ok=True)  # first: killed in between, nothing stale is kept
-            shutil.rmtree(parts_folder)
-        write_json(path, plain)
-        remove_temporaries(parts_folder)
-        remove_temporaries(self.folder)
+    def _begin(self, report: Report, say: Say) -> tuple[Tokenizer, list[PartJob]]:
+        """The tokenizer, and all parts: each is as whoever came first made it."""
+        cut = [(name, part) for name, source in self.sources.items() for part in source.parts()]
+        if not cut:
+            raise ValueError(f"data.sources: {', '.join(self.sources)} hold no documents")
+        lock = self.folder / "parts" / ".lock"
+        with exclusive(lock, waiting=lambda: say("waiting for the tokenizer, which another process makes")):
+            self._keep_cut(cut)
+            tokenizer = self._make_tokenizer(cut, report)
+        return tokenizer, self._jobs(cut, tokenizer.model)
+
+    def _keep_cut(self, cut: Cut) -> None:
+        """Finished parts and the tokenizer belong to the cut that the first process made; another one is refused."""
+        path, plain = self.folder / "parts" / "cut.json", [[name, list(part)] for name, part in cut]
+        if not path.is_file():
+            (self.folder / "tokenizer.model").unlink(missing_ok=True)
+            write_json(path, plain)
+        elif (begun := read_json(path)) != plain:
+            raise ValueError(
+                f"{self.folder} was begun with other sources: {_difference(begun, plain)}. "
+                "Bring back those, or remove the folder to begin anew"
+            )
 
     def _jobs(self, cut: Cut, model: bytes) -> list[PartJob]:
         return [
@@ -183,36 +208,24 @@ class DataRecipe:
                 if remaining <= 0:
                     return
 
-    def _tokenize(self, jobs: list[PartJob], report: Report) -> None:
+    def _tokenize(self, jobs: list[PartJob], report: Report, say: Say) -> None:
         missing = [job for job in jobs if not job.path.is_file()]
         done = len(jobs) - len(missing)
+        if done:
+            say(f"{done:,} of {len(jobs):,} parts are tokenized already, {len(missing):,} are left to do here")
         report("tokenizing", done, len(jobs))
-        for _ in _run_all(missing, min(self.workers, len(missing))):
+        for _ in tokenize_all(missing, min(self.workers, len(missing))):
             done += 1
             report("tokenizing", done, len(jobs))
 
 
-def _run_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
-    """Tokenize every job, in this process or in ``workers`` others; yield once for each that is done."""
-    if workers <= 1:
-        yield from map(tokenize_part, jobs)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
-        try:
-            for future in as_completed([pool.submit(tokenize_part, job) for job in jobs]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _end_with_parent() -> None:
-    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _difference(begun: Any, now: Any) -> str:
+    """What one cut has that the other lacks, where they differ."""
+    before, after = (
+        {f"{name} in data.sources.{source}" for source, part in cut for name in part} for cut in (begun, now)
+    )
+    if before - after:
+        return f"it had {min(before - after)}"
+    if after - before:
+        return f"it had no {min(after - before)}"
+    return "the same files had other sizes, or another order"

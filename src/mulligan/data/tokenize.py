@@ -1,7 +1,12 @@
-"""One part of a source, read, filtered and tokenized into one file: the unit of work of a worker process."""
+"""One part of a source, read, filtered and tokenized into one file: the unit of work, and the processes that do it."""
 
 import hashlib
+import os
 import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +72,34 @@ def tokenize_part(job: PartJob) -> None:
             rows=np.array(rows, dtype=np.int64).reshape(-1, 3),
             digests=np.frombuffer(b"".join(digests), dtype="S16"),
             counts=np.array([missing, empty, repetitive, replaced], dtype=np.int64),
+            tokenizer=np.array(hashlib.sha256(job.model).hexdigest()),
         )
+
+
+def tokenize_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
+    """Tokenize every job, in this process or in ``workers`` others; yield once for each that is done."""
+    if workers <= 1:
+        yield from map(tokenize_part, jobs)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
+        try:
+            for future in as_completed([pool.submit(tokenize_part, job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _tokenizers: dict[bytes, Tokenizer] = {}

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from mulligan.data.loader import Loader, MicroBatches
 from mulligan.data.order import order_of
-from mulligan.data.prepare import DataRecipe, Report
+from mulligan.data.prepare import DataRecipe, Report, Say
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
 from mulligan.distributed import rank, world_size
@@ -28,15 +28,16 @@ class ShardsDataModule(LightningDataModule):
         seed: int,
         ledger: Ledger,
         report: Report,
+        say: Say,
     ) -> None:
         super().__init__()
         self.prepare_data_per_node = False  # hosts share their storage; one of them prepares
         self.recipe, self.sequence_length, self.seed, self.ledger = recipe, sequence_length, seed, ledger
         self.global_batch, self.micro_batch = global_batch, micro_batch
-        self.validation_samples, self.report = validation_samples, report
+        self.validation_samples, self.report, self.say = validation_samples, report, say
 
     def prepare_data(self) -> None:
-        self.recipe.prepare(self.report)
+        self.recipe.prepare(self.report, self.say)
 
     def setup(self, stage: str) -> None:
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)

@@ -96,6 +96,7 @@ class TrainingRun(RunSettings):
             seed=self.seed,
             ledger=ledger,
             report=report,
+            say=warn,
         )
         module = PretrainModule(
             model=self.model,
