@@ -29,6 +29,7 @@ TINY = (
     "data.workers=1",
     "data.validation_fraction=0.2",
 )
+SHARDED = ("trainer=cpu_fsdp2", "max_steps=6", "checkpoint.keep_last=3")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -54,6 +55,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(corpus: Path, prepared: Path) -> tuple[str, ...]:
     """Overrides for a run that takes a second."""
     return (*TINY, f"data.sources.files.paths=[{corpus}/*.txt]", f"data.folder={prepared}")
+
+
+@pytest.fixture(scope="session")
+def sharded_run(tmp_path_factory: pytest.TempPathFactory, corpus: Path, prepared: Path) -> Path:
+    """The folder of a finished run of two FSDP2 ranks, with the checkpoints of steps 2, 4 and 6. It is to stay so."""
+    folder = tmp_path_factory.mktemp("sharded")
+    overrides = (*TINY, f"data.sources.files.paths=[{corpus}/*.txt]", f"data.folder={prepared}", *SHARDED)
+    done = subprocess.run(
+        [sys.executable, "-m", "mulligan", "train", *overrides],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "runs/default"
 
 
 def environment() -> dict[str, str]:

@@ -23,6 +23,7 @@ GIVEN = {
     "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],
     "replay": ["run=runs/x"],
+    "export": ["run=runs/x", "to=model.safetensors"],
     "inspect": ["run=runs/x"],
 }
 

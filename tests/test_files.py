@@ -50,6 +50,8 @@ def test_a_writer_that_raises_leaves_the_old_file_whole(tmp_path: Path) -> None:
 def test_only_temporaries_are_removed(tmp_path: Path) -> None:
     for name in (".a.npy.123.tmp", "a.npy", "b.tmp", ".hidden"):
         (tmp_path / name).touch()
+    (tmp_path / ".c.tmp").mkdir()
+    (tmp_path / ".c.tmp/part").touch()
     remove_temporaries(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.npy", "b.tmp"]
 

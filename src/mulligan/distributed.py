@@ -1,9 +1,12 @@
 """Rank, world size and collectives that are the identity without a process group."""
 
 import os
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_initialized() -> bool:
@@ -30,6 +33,14 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def broadcast(value: T) -> T:
+    """Rank zero's ``value`` on every rank."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
 
 
 def is_launched_rank_zero() -> bool:

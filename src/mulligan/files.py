@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,8 +24,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -71,10 +71,24 @@ def _locked(file: IO[bytes], kind: int) -> bool:
     return True
 
 
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder its last name; on disk when this returns."""
+    source.replace(target)
+    _sync_folder(target.parent)
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what ``atomic_write`` left in ``folder`` when its process was killed."""
+    """Remove what stands in ``folder`` under no last name yet, since its process was killed."""
     for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def finite(content: Any) -> Any:

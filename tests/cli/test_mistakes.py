@@ -101,6 +101,16 @@ MISTAKES = {
     "replay rnu=1": "rnu: there is no such key; did you mean run?",
     "replay run=healed optimizer.lr=1": "optimizer.lr: there is no such key (`mulligan replay",
     "replay run=nowhere": "run=nowhere: no run is there",
+    "export run=healed": "to is not set: give it as to=VALUE",
+    "export run=nowhere to=model.safetensors": "run=nowhere: no run is there",
+    "export run=healed to=model.bin": "to=model.bin must name a .safetensors file",
+    "export run=healed to=none/model.safetensors": "to=none/model.safetensors: there is no folder none; make it first",
+    "export run=healed to=old.safetensors": "to=old.safetensors: old.safetensors is there already; choose another name",
+    "export run=healed to=model.safetensors": "run=healed: it has no whole checkpoint yet",
+    "export run=healed to=model.safetensors step=5": (
+        "step=5: healed/checkpoints has no checkpoint of it; it has those of: none"
+    ),
+    "export run=healed to=model.safetensors setp=5": "setp: there is no such key; did you mean step?",
     "backtest": "curve is not set: give it as curve=VALUE",
     "backtest curve=loss.csv stability.detector.windwo=9": "did you mean stability.detector.window?",
     "backtest curve=none.csv": "curve=none.csv must be a .csv or .jsonl file that is there, or a run's folder",
@@ -149,6 +159,7 @@ def test_mistake(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("table.csv").write_text("text\n")
+    Path("old.safetensors").touch()
     Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
     for name in ("calm", "healed", "halted"):
         record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}

@@ -26,7 +26,7 @@ GUARDED = (
 
 
 def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(Path(f"step_{step}.ckpt"), step, "", milestone=False, ledger_lines=0)
+    return Checkpoint(Path(f"step_{step}.ckpt"), step, {}, milestone=False, ledger_lines=0)
 
 
 def seen(arm: Arm, sequencer: Sequencer) -> list[int]:

@@ -182,7 +182,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp", "cpu_fsdp2"])
 def test_killed_at_twenty_moments_it_ends_with_the_same_bits(
     tiny: tuple[str, ...], tmp_path: Path, trainer: str
 ) -> None:
@@ -229,6 +229,6 @@ def test_a_checkpoint_that_holds_something_else_is_named(make_run: MakeRun) -> N
     path = CHECKPOINTS / "step_00000008.ckpt"
     path.write_bytes(b"hello" * 100)
     description = read_json(path.with_suffix(".json"))
-    write_json(path.with_suffix(".json"), description | {"sha256": sha256_file(path)})
+    write_json(path.with_suffix(".json"), description | {"sha256": sha256_file(path), "num_bytes": 500})
     with pytest.raises(ValueError, match=r"step_00000008\.ckpt is no checkpoint"):
         make_run().train(silent, silent)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.files import sha256_file
+from mulligan.files import remove, sha256_file
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
@@ -121,7 +121,7 @@ def begin_anew_at(folder: Path, step: int) -> None:
     shutil.copytree(folder / "runs/spoilt", folder / "runs/new")
     for path in (folder / "runs/new/checkpoints").glob("step_*"):
         if int(path.stem.removeprefix("step_")) > step:
-            path.unlink()
+            remove(path)
 
 
 @pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp2"])

@@ -10,6 +10,7 @@ VERBS = {
     "train": "train, or go on with the run of the same name",
     "evaluate": "held-out perplexity and bits of a run",
     "generate": "text from a run",
+    "export": "the weights of a run in one file",
     "replay": "a run again, with its interventions in force; are the bits the same?",
     "backtest": "what detectors make of a recorded loss curve",
     "inspect": "what was done to a run, and the samples around a spike",

@@ -55,6 +55,17 @@ class SavedRun:
             raise ValueError(f"run={self.folder}: it has no whole checkpoint yet")
         return found
 
+    def at_step(self, step: int) -> Checkpoint:
+        """The whole checkpoint of ``step``."""
+        kept = listed(self._checkpoints)
+        found = [checkpoint for checkpoint in kept if checkpoint.step == step]
+        if not found:
+            steps = ", ".join(str(checkpoint.step) for checkpoint in kept) or "none"
+            raise ValueError(f"step={step}: {self._checkpoints} has no checkpoint of it; it has those of: {steps}")
+        if not is_whole(found[0]):
+            raise ValueError(f"step={step}: {found[0].path} is not whole, its bytes differ from their sha256")
+        return found[0]
+
     def newest_before(self, step: int, *, num_lines: int, written_then: bool = False) -> Checkpoint | None:
         """The newest whole checkpoint from before ``step`` on the lineage that the run was on when its ledger had
         ``num_lines``, also among those of ``checkpoint.keep_abandoned``; None where there is no such. A run goes on
@@ -78,7 +89,7 @@ class SavedRun:
         """The weights of a checkpoint, the newest by default, on a GPU where there is one."""
         config: ModelConfig = build(self.recorded["model"])
         path = (checkpoint or self.newest).path
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, with_optimizer=False)
         trained_on = state["mulligan"]["data_fingerprint"]
         if trained_on != read_json(self.data_folder / "manifest.json", "fingerprint")["fingerprint"]:
             raise ValueError(f"{self.data_folder} is not the data {trained_on[:16]} that {path} was trained on")

@@ -105,9 +105,11 @@ class Transformer(nn.Module):
         return self
 
     def load_weights(self, state: dict[str, Tensor], device: torch.device | str) -> "Transformer":
-        """Take the given weights instead of drawing new ones."""
+        """Take the given weights instead of drawing new ones; tied embeddings may stand there once."""
         self.to_empty(device=device)
         self._tie_embeddings()
+        if self.config.tied_embeddings and "head.weight" not in state:
+            state = state | {"head.weight": state["embedding.weight"]}
         self.load_state_dict(state)
         self._make_rope_table(device)
         return self

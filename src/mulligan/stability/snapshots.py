@@ -3,8 +3,9 @@
 import math
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
+
+from mulligan.stability.host_copies import HostCopies
 
 GIGABYTE = 1e9
 
@@ -16,10 +17,8 @@ class Snapshot(NamedTuple):
 
 
 class Snapshots:
-    """A ring of the last ``keep`` states, taken every ``every_n_steps``, in buffers that are made once and used again.
-
-    From a GPU the copies run on a stream of their own beside the next forward and backward; ``wait`` holds the
-    optimizer back until they are done.
+    """A ring of the last ``keep`` states, taken every ``every_n_steps``, in buffers that are made once and used again;
+    ``wait`` holds the optimizer back until the last one is copied.
     """
 
     def __init__(self, *, every_n_steps: int = 50, keep: int = 4, max_gigabytes: float = 64.0) -> None:
@@ -33,8 +32,7 @@ class Snapshots:
         self.every_n_steps, self.keep, self.max_gigabytes = every_n_steps, keep, max_gigabytes
         self._ring: list[Snapshot] = []
         self._spare: list[dict[str, Tensor]] = []
-        self._stream: torch.cuda.Stream | None = None
-        self._copied: torch.cuda.Event | None = None
+        self._copies = HostCopies()
 
     @property
     def steps(self) -> list[int]:
@@ -57,22 +55,12 @@ class Snapshots:
         if len(self._ring) == self.keep:
             self._spare.append(self._ring.pop(0).tensors)
         buffers = self._spare.pop() if self._spare else {}
-        device = next(iter(tensors.values())).device
-        if device.type == "cuda":
-            self._stream = self._stream or torch.cuda.Stream(device)
-            self._stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(self._stream):
-                _copy(tensors, buffers)
-                self._copied = self._stream.record_event()
-        else:
-            _copy(tensors, buffers)
+        self._copies.take(tensors, buffers)
         self._ring.append(Snapshot(step, {name: buffers[name] for name in tensors}, extra))  # a spare one may hold more
 
     def wait(self) -> None:
         """Order what follows on the device behind the last copies; the host does not wait."""
-        if self._copied is not None:
-            torch.cuda.current_stream().wait_event(self._copied)
-            self._copied = None
+        self._copies.wait()
 
     def newest(self, latest_step: int) -> Snapshot | None:
         """The newest state at or before ``latest_step``."""
@@ -94,14 +82,3 @@ class Snapshots:
     def forget_after(self, step: int) -> None:
         while self._ring and self._ring[-1].step > step:
             self._spare.append(self._ring.pop().tensors)
-
-
-def _host_buffer(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-
-
-def _copy(tensors: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if name not in buffers:
-            buffers[name] = _host_buffer(tensor)
-        buffers[name].copy_(tensor.detach(), non_blocking=True)

@@ -1,51 +1,54 @@
 """Checkpoints that are whole or passed over.
 
-``step_00000100.ckpt`` holds the state; ``step_00000100.json``, written after it, its sha256: a checkpoint without that,
-or whose bytes differ, does not exist for resume.
+``step_00000100.ckpt`` holds the state: a file, or with sharded tensors a folder of one file a rank and
+``unsharded.pt``. ``step_00000100.json``, written after it, names the sha256 and the size of each file: a checkpoint
+without that, or whose bytes differ, does not exist for resume.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
 
-from mulligan.files import read_json, sha256_file, write_hashed, write_json
+from mulligan.files import read_json, sha256_file
 from mulligan.stability.ledger import Ledger
+from mulligan.training.sharded import Files, read_into
+from mulligan.training.state_tree import leaves, mapped
+
+UNSHARDED = "unsharded.pt"
 
 
 class Checkpoint(NamedTuple):
     path: Path
     step: int
-    sha256: str
+    files: Files  # in the folder; "" is the path itself
     milestone: bool
     ledger_lines: int  # that the ledger had
 
 
-class AtomicCheckpointIO(CheckpointIO):
-    """Writes under a temporary name, renames, then writes the description; loads with ``weights_only=True``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.with_suffix(".json").unlink(missing_ok=True)  # an old one must not describe new bytes
-        digest = write_hashed(path, lambda file: torch.save(checkpoint, cast(IO[bytes], file)))
-        description = {"sha256": digest, "step": checkpoint["global_step"], "num_bytes": path.stat().st_size}
-        write_json(path.with_suffix(".json"), description | (storage_options or {}))
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        path = Path(path)
-        path.with_suffix(".json").unlink(missing_ok=True)  # first: without it the other does not count
-        path.unlink(missing_ok=True)
+def load_checkpoint(path: Path, *, with_optimizer: bool = True) -> dict[str, Any]:
+    """The state in ``path``, of either form, on the CPU. No code in the files is run."""
+    checkpoint = load_unsharded(path)
+    if not with_optimizer:
+        checkpoint.pop("optimizer_states", None)
+    if not path.is_dir():
+        return checkpoint
+    parts = {
+        name: torch.empty(leaf.shape, dtype=leaf.dtype)
+        for name, leaf in leaves(checkpoint)
+        if isinstance(leaf, Tensor) and leaf.is_meta
+    }
+    read_into(path, parts)
+    return mapped(checkpoint, lambda name, leaf: parts.get(name, leaf))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU. No code in the file is run."""
+def load_unsharded(path: Path) -> dict[str, Any]:
+    """As ``load_checkpoint``, but where the state is in parts, an empty tensor on the meta device stands for each."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path / UNSHARDED if path.is_dir() else path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever foreign bytes make of it
         raise ValueError(f"{path} is no checkpoint: {type(error).__name__} {str(error).splitlines()[0]}") from None
 
@@ -71,21 +74,25 @@ def on_lineage(folder: Path, ledger: Ledger) -> list[Checkpoint]:
 
 
 def is_whole(checkpoint: Checkpoint) -> bool:
-    """Whether its bytes match their hash."""
-    return sha256_file(checkpoint.path) == checkpoint.sha256
+    """Whether its bytes match their hashes."""
+    return _damage(checkpoint, thorough=True) is None
 
 
-def newest_whole(folder: Path, ledger: Ledger, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose bytes match their hash; broken ones are named and passed over, as are those of a
+def newest_whole(
+    folder: Path, ledger: Ledger, warn: Callable[[str], None], *, thorough: bool = True
+) -> Checkpoint | None:
+    """The newest checkpoint whose bytes match their hashes; broken ones are named and passed over, as are those of a
     lineage that the ledger has given up. With nothing but broken ones ValueError: a new start would write over them.
+
+    Unless ``thorough`` only sizes are looked at: of many ranks one reads all bytes, the others load what that found.
     """
     broken: list[Path] = []
     for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
         found = _described(path)
         if found is None:
             reason = "it has no whole description"
-        elif not is_whole(found):
-            reason = "its bytes differ from their sha256"
+        elif damage := _damage(found, thorough=thorough):
+            reason = damage
         elif ledger.abandons(found.step, found.ledger_lines):
             reason = "a rewind went back to before it"
             warn(f"checkpoint {path} is passed over: {reason}")
@@ -99,13 +106,31 @@ def newest_whole(folder: Path, ledger: Ledger, warn: Callable[[str], None]) -> C
     return None
 
 
+def _damage(checkpoint: Checkpoint, *, thorough: bool) -> str | None:
+    """What is wrong with it; None where nothing is."""
+    paths = {checkpoint.path / name: wanted for name, wanted in checkpoint.files.items()}
+    for path, wanted in paths.items():
+        if not path.is_file():
+            return f"its {path.name} is missing"
+        size = path.stat().st_size
+        if wanted["num_bytes"] not in (None, size):
+            return f"its {path.name} has {size:,} bytes of {wanted['num_bytes']:,}"
+    if thorough:
+        with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+            for path, digest in zip(paths, pool.map(sha256_file, paths), strict=True):
+                if digest != paths[path]["sha256"]:
+                    return f"its bytes differ from their sha256 ({path.name})"
+    return None
+
+
 def _described(path: Path) -> Checkpoint | None:
     try:
         description = read_json(path.with_suffix(".json"))
+        written = description.get("files", {"": description})
         return Checkpoint(
             path,
             int(description["step"]),
-            str(description["sha256"]),
+            {name: {"sha256": file["sha256"], "num_bytes": file.get("num_bytes")} for name, file in written.items()},
             milestone=bool(description.get("milestone", False)),
             ledger_lines=int(description.get("ledger_lines", 0)),
         )

@@ -12,7 +12,8 @@ from mulligan.data.sequencer import Sequencer
 from mulligan.stability.detector import Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.console import ConsoleProgress
-from mulligan.training.checkpoints import AtomicCheckpointIO, Checkpoint
+from mulligan.training.checkpoint_io import AtomicCheckpointIO
+from mulligan.training.checkpoints import Checkpoint
 from mulligan.training.faults import Fault
 from mulligan.training.replay import StopAfter
 from mulligan.training.run import TrainingRun

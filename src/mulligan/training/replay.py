@@ -1,6 +1,5 @@
 """Play a run again and hold it against the checkpoints it left."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from mulligan.distributed import rank
 from mulligan.stability.ledger import Ledger
-from mulligan.training.checkpoints import AtomicCheckpointIO, checkpoint_path, load_checkpoint, on_lineage
+from mulligan.training.checkpoint_io import AtomicCheckpointIO
+from mulligan.training.checkpoints import checkpoint_path, load_checkpoint, on_lineage
+from mulligan.training.state_tree import leaves
+from mulligan.training.strategies import whole_on_rank_zero
 
 COMPARED = ("state_dict", "optimizer_states")
 
@@ -19,6 +22,7 @@ class CompareCheckpoints(AtomicCheckpointIO):
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         """``folder`` holds the first run's checkpoints; those of lineages that ``ledger`` gave up do not count."""
+        super().__init__()
         good = [found.step for found in on_lineage(folder, ledger)]
         if not good:
             raise ValueError(f"{folder} holds no whole checkpoint of the run to compare with")
@@ -28,11 +32,14 @@ class CompareCheckpoints(AtomicCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         step = checkpoint["global_step"]
-        if step not in self.steps or self.difference is not None:
+        if step not in self.steps:
+            return
+        again = whole_on_rank_zero({key: checkpoint[key] for key in COMPARED})
+        if rank() or self.difference is not None:
             return
         first = load_checkpoint(checkpoint_path(self.folder, step))
         self.ledger.check_copy(first["mulligan"]["ledger"], f"the checkpoint of step {step}")
-        names = first_difference(*({key: state[key] for key in COMPARED} for state in (first, checkpoint)))
+        names = first_difference({key: first[key] for key in COMPARED}, again)
         if names is None:
             self.same.append(step)
         else:
@@ -54,7 +61,7 @@ class StopAfter(Callback):
 
 def first_difference(first: Any, again: Any) -> str | None:
     """The name of the first tensor or number that is not bit for bit the same, with how far it is off."""
-    ours, theirs = dict(_leaves(first)), dict(_leaves(again))
+    ours, theirs = dict(leaves(first)), dict(leaves(again))
     for name in ours | theirs:
         if name not in ours or name not in theirs:
             return f"{name} is missing in the {'first run' if name not in ours else 'replay'}"
@@ -65,15 +72,6 @@ def first_difference(first: Any, again: Any) -> str | None:
         elif one != other:
             return f"{name} is {other}, was {one}"
     return None
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict | list | tuple):
-        children = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, child in children:
-            yield from _leaves(child, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

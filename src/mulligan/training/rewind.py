@@ -9,17 +9,18 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from mulligan.training.sharded import local
 
 
 def training_tensors(module: LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
     """Every tensor that an update changes, this rank's part of it, by name: weights and the optimizer's state."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
-    tensors = {name: _local(parameter) for parameter, name in names.items()}
+    tensors = {name: local(parameter) for parameter, name in names.items()}
     for parameter, state in optimizer.state.items():
-        tensors |= {f"{names[parameter]}.{key}": _local(value) for key, value in state.items()}
+        tensors |= {f"{names[parameter]}.{key}": local(value) for key, value in state.items()}
     return tensors
 
 
@@ -57,8 +58,3 @@ def _set(counts: Any, **numbers: int) -> None:
     for name, number in numbers.items():
         assert hasattr(counts, name), f"Lightning has renamed {name}"
         setattr(counts, name, number)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

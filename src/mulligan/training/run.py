@@ -20,6 +20,7 @@ from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
 from mulligan.training.run_settings import RunSettings
+from mulligan.training.strategies import whole_on_rank_zero
 
 
 class TrainingRun(RunSettings):
@@ -36,7 +37,7 @@ class TrainingRun(RunSettings):
     ) -> dict[str, Any] | None:
         """Train to the end, evaluate and sample; rank 0 returns a summary."""
         module = self.train(report, warn, begun)
-        state = self.trainer.strategy.lightning_module_state_dict()  # of a sharded model: gathered from all ranks
+        state = whole_on_rank_zero(self.trainer.strategy.lightning_module_state_dict())
         if not self.is_rank_zero:
             return None
         trained = self.metrics.seconds_trained
@@ -125,7 +126,7 @@ class TrainingRun(RunSettings):
                 fingerprints=lambda: {"config": self.config_hash, "data": datamodule.fingerprint()},
                 say=warn,
             )
-        found = newest_whole(self.checkpoint.folder, ledger, warn)
+        found = newest_whole(self.checkpoint.folder, ledger, warn, thorough=self.is_rank_zero)
         if found is not None:
             warn(f"going on from step {found.step} ({found.path})")
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)

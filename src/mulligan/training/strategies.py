@@ -1,20 +1,24 @@
-"""FSDP2 with the checkpoints of one process: whole tensors, so that a run goes on under any strategy and world size."""
+"""FSDP2: every rank saves and reads its own part, and a run goes on under any strategy and world size."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
+
+from mulligan.distributed import rank
+from mulligan.training.checkpoints import load_unsharded
+from mulligan.training.sharded import read_into
+from mulligan.training.state_tree import mapped
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
     """Each rank keeps its part of every weight and moment (FSDP2, ``fully_shard`` in the module's configure_model).
 
-    A checkpoint is assembled on rank 0, tensor by tensor, and written and read through the CheckpointIO like any other.
+    Of a checkpoint in parts each rank reads its own. Of one in a single file it reads all, and keeps its own.
     """
 
     lightning_restore_optimizer = True  # Lightning would read the file past the hooks that check it
@@ -23,54 +27,70 @@ class FullyShardedStrategy(ModelParallelStrategy):
         super().__init__(
             tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=process_group_backend
         )
+        self._loaded_from = Path()
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors on rank 0, nothing on the others; every rank must ask."""
-        assert self.lightning_module is not None
-        return self._on_rank_zero(self.lightning_module.state_dict())
+    lightning_module_state_dict: Callable[..., dict[str, Any]] = ParallelStrategy.lightning_module_state_dict
+    optimizer_state: Callable[..., dict[str, Any]] = ParallelStrategy.optimizer_state
 
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """As ``lightning_module_state_dict``."""
-        return self._on_rank_zero(optimizer.state_dict())
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """What is in parts is left empty, for ``load_model_state_dict`` and ``load_optimizer_state_dict`` to fill."""
+        self._loaded_from = Path(self.broadcast(checkpoint_path))
+        if self._loaded_from.is_dir():
+            return load_unsharded(self._loaded_from)
+        return self.checkpoint_io.load_checkpoint(self._loaded_from)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
         own = self.lightning_module.state_dict()
         with torch.no_grad():
             for name, whole in checkpoint["state_dict"].items():
-                own[name].copy_(_like(own[name], whole))
+                if not whole.is_meta:
+                    own[name].copy_(_like(own[name], whole))
+            empty_ones = {name for name, whole in checkpoint["state_dict"].items() if whole.is_meta}
+            read_into(self._loaded_from, {f"state_dict.{name}": own[name] for name in empty_ones})
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+        in_parts: dict[str, Tensor] = {}
+        for number, (optimizer, saved) in enumerate(zip(self.optimizers, checkpoint["optimizer_states"], strict=True)):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            state = {
-                number: {
-                    key: _like(parameters[number], value) if value.ndim else value for key, value in moments.items()
-                }
-                for number, moments in saved["state"].items()
-            }
+            state = {}
+            for index, moments in saved["state"].items():
+                own = parameters[index]
+                state[index] = {key: _like(own, value) if value.ndim else value for key, value in moments.items()}
+                for key, value in moments.items():
+                    if value.is_meta:
+                        in_parts[f"optimizer_states.{number}.state.{index}.{key}"] = state[index][key]
+            read_into(self._loaded_from, in_parts)
             optimizer.load_state_dict(saved | {"state": state})
 
-    save_checkpoint: Callable[..., None] = ParallelStrategy.save_checkpoint
-    load_checkpoint: Callable[..., dict[str, Any]] = ParallelStrategy.load_checkpoint
 
-    def _on_rank_zero(self, state: dict[str, Any]) -> dict[str, Any]:
-        def gathered(value: Any) -> Any:
-            if isinstance(value, DTensor):
-                value = value.full_tensor()  # a collective
-                return value.cpu() if self.is_global_zero else None
-            return value
+def whole_on_rank_zero(state: Any) -> Any:
+    """``state`` with whole tensors for sharded ones on rank 0, on the CPU, and None on the others; every rank must
+    ask.
+    """
 
-        whole = tree_map(gathered, state)
-        return whole if self.is_global_zero else {}
+    def gathered(_: str, value: Any) -> Any:
+        if isinstance(value, DTensor):
+            value = value.full_tensor()  # a collective
+            return None if rank() else value.cpu()
+        return value
+
+    return mapped(state, gathered)
 
 
 def _like(own: Tensor, whole: Tensor) -> Tensor:
-    """``whole`` spread over the ranks as ``own`` is. Every rank has read it, so nothing is sent."""
+    """``whole`` spread over the ranks as ``own`` is, or an empty tensor for it. Every rank has read it, so nothing is
+    sent.
+    """
     if not isinstance(own, DTensor):
         return whole
+    if whole.is_meta:
+        return torch.empty_like(own, dtype=whole.dtype)
     return distribute_tensor(whole.to(own.device), own.device_mesh, own.placements, src_data_rank=None)

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mulligan.training.checkpoints import AtomicCheckpointIO
+from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.hardware import Precision, resolve_precision
 
 # What a user may choose; everything else follows from the run's own keys, or would change its numbers unseen.

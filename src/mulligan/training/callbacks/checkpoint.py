@@ -1,5 +1,6 @@
-"""Save the run every so many steps and at its end; keep the last few and the milestones."""
+"""Save the run every so many steps and at its end, beside training; keep the last few and the milestones."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.files import remove_temporaries
+from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import checkpoint_path, listed
 
 
@@ -39,10 +41,15 @@ class SaveCheckpoints(Callback):
         self.milestone_every_n_steps, self.keep_abandoned = milestone_every_n_steps, keep_abandoned
         self._saved_step = -1
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and self.folder.is_dir():
+            remove_temporaries(self.folder)  # before any rank writes: a barrier follows this hook
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step  # the one it was restored from
-        if trainer.is_global_zero and self.folder.is_dir():
-            remove_temporaries(self.folder)
+
+    def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
+        _io(trainer).copies.wait()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step % self.every_n_steps == 0:
@@ -50,14 +57,19 @@ class SaveCheckpoints(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
+        self.wait(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):  # raised on every rank after the same batch
             self.save(trainer)
+            self.wait(trainer)
+        elif not isinstance(exception, KeyboardInterrupt):  # a second Ctrl-C, which ends at once
+            _io(trainer).end()
 
     def abandon_after(self, trainer: Trainer, step: int) -> None:
         """Put away what lies after ``step``: no resume may find it, and new files take its names."""
-        is_there = trainer.strategy.broadcast(checkpoint_path(self.folder, step).is_file())  # all save, or none
+        self.wait(trainer)
+        is_there = trainer.strategy.broadcast(checkpoint_path(self.folder, step).exists())  # all save, or none
         self._saved_step = step if is_there else -1
         if not trainer.is_global_zero:
             return
@@ -73,6 +85,7 @@ class SaveCheckpoints(Callback):
                 trainer.strategy.remove_checkpoint(found.path)
 
     def save(self, trainer: Trainer, *, also_the_start: bool = False) -> None:
+        """Copy the state and begin to write it. What went wrong with the one before is raised here, or by ``wait``."""
         step = trainer.global_step
         if step == self._saved_step or (step == 0 and not also_the_start):
             return
@@ -82,6 +95,19 @@ class SaveCheckpoints(Callback):
         trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options=options)
         self._saved_step = step
         if trainer.is_global_zero:
-            ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]
-            for checkpoint in ordinary[: -self.keep_last]:
-                trainer.strategy.remove_checkpoint(checkpoint.path)
+            _io(trainer).background.then(partial(self._remove_old, trainer, step))
+
+    def wait(self, trainer: Trainer) -> None:
+        """Return on every rank when all that was saved is on disk."""
+        _io(trainer).background.wait()
+        trainer.strategy.barrier()
+
+    def _remove_old(self, trainer: Trainer, step: int) -> None:
+        ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]
+        for checkpoint in ordinary[: -self.keep_last]:
+            trainer.strategy.remove_checkpoint(checkpoint.path)
+
+
+def _io(trainer: Trainer) -> AtomicCheckpointIO:
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    return trainer.strategy.checkpoint_io

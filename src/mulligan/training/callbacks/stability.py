@@ -185,6 +185,7 @@ class Guard(Callback):
         if self.way == "watch":
             self._leave_alone(trainer, judgement, "stability.way=watch goes on")
             return False
+        self.checkpoint.wait(trainer)  # what there is to go back to must not hang on how fast the disk is
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 2 if isinstance(decision, Halt) else decision.latest_target
         target = self.points.find(trainer, latest, judgement.onset)
@@ -220,6 +221,7 @@ class Guard(Callback):
             self.checkpoint.abandon_after(trainer, target)
             if self._restored(trainer, module, target):
                 self.checkpoint.save(trainer)
+                self.checkpoint.wait(trainer)
         else:
             self.ledger.append("halt", **line | {"target": trainer.global_step, "tokens_lost": 0})
         kept = f"the state of step {target} is saved" if target else "no good one is left, and the checkpoints stay"
@@ -252,7 +254,9 @@ class Guard(Callback):
             trainer.strategy.barrier()  # until rank 0 has written: every rank reads the ledger and the folder anew
             raise Refit
         if not self.points.on_disk(trainer):
-            self.checkpoint.save(trainer)  # in place of those given up: a kill must not cost more than it did before
+            # In place of those given up: a kill must not cost more than it did before.
+            self.checkpoint.save(trainer)
+            self.checkpoint.wait(trainer)
 
     def _restored(self, trainer: Trainer, module: PretrainModule, target: int) -> bool:
         """Put the state of ``target`` back in place, if memory has it."""

@@ -1,0 +1,126 @@
+"""Checkpoints are copied to host memory, and written from there while training goes on."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from mulligan.distributed import broadcast, rank, world_size
+from mulligan.files import remove, rename, write_json
+from mulligan.stability.host_copies import HostCopies
+from mulligan.training.background import Background
+from mulligan.training.checkpoints import UNSHARDED, load_checkpoint
+from mulligan.training.sharded import Part, collect, local, offsets_of, write_parts, written
+from mulligan.training.state_tree import leaves, mapped
+
+PATIENCE_SECONDS = 1800.0  # for the other ranks' parts: as long as a collective of gloo waits
+MOMENT_SECONDS = 5.0  # for them after an error: they were begun at the same step as this rank's
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes under a temporary name, renames, then writes the description; loads with ``weights_only=True``.
+
+    A checkpoint with sharded tensors is to be saved by every rank, another by rank 0. One is written at a time.
+    """
+
+    def __init__(self) -> None:
+        self.copies, self.background = HostCopies(), Background()
+        self._buffers: dict[str, Tensor] = {}  # a second state in host memory, used again by every save
+        self._others_until = math.inf
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Return when the state is copied, or is being copied: ``copies.wait`` before it changes."""
+        path, options = Path(path), storage_options or {}
+        self.background.wait()  # it writes from the buffers
+        self._others_until = math.inf
+        tensors = {name: leaf for name, leaf in leaves(checkpoint) if isinstance(leaf, Tensor)}
+        sharded = {name: leaf for name, leaf in tensors.items() if isinstance(leaf, DTensor)}
+        if sharded and rank():
+            tensors = dict(sharded)
+        first = _first_of_shared(tensors)
+        self.copies.take({name: local(tensors[name]) for name in set(first.values())}, self._buffers)
+        parts = {name: Part(self._buffers[first[name]], offsets_of(leaf)) for name, leaf in sharded.items()}
+
+        def kept(name: str, leaf: Any) -> Any:
+            if name in sharded:
+                return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")
+            return self._buffers[first[name]] if name in first else deepcopy(leaf)
+
+        rest = {} if sharded and rank() else mapped(checkpoint, kept)
+        description = {"step": checkpoint["global_step"]} | options
+        write = partial(self._write, path, rest, parts, description, rank(), world_size())
+        self.background.then(partial(_when_copied, self.copies.copied, checkpoint, path, write))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Every rank loads what rank 0 names."""
+        return load_checkpoint(Path(broadcast(path)))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        path = Path(path)
+        remove(path.with_suffix(".json"))  # first: without it the other does not count
+        remove(path)
+
+    def end(self) -> None:
+        """After an error: wait for what is being written, but for other ranks, which may be gone, only a moment."""
+        self._others_until = time.monotonic() + MOMENT_SECONDS
+        with suppress(Exception):  # the error that is on its way came first
+            self.background.wait()
+
+    def _write(
+        self,
+        path: Path,
+        rest: dict[str, Any],
+        parts: dict[str, Part],
+        description: dict[str, Any],
+        own_rank: int,
+        num_ranks: int,
+    ) -> None:
+        def save(file: Any) -> None:
+            torch.save(rest, cast(IO[bytes], file))
+
+        temporary = path.with_name(f".{path.name}.tmp")  # of the same name on every rank
+        if not parts:
+            description |= written(temporary, save)
+        else:
+            files = write_parts(temporary, own_rank, parts)
+            if own_rank:
+                return
+            files[UNSHARDED] = written(temporary / UNSHARDED, save)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            files |= collect(temporary, num_ranks, until=lambda: min(deadline, self._others_until))
+            description |= {"files": files}
+        self.remove_checkpoint(path)  # one of a lineage given up, whose description must not stay
+        rename(temporary, path)
+        write_json(path.with_suffix(".json"), description)
+
+
+def _when_copied(copied: "torch.cuda.Event | None", checkpoint: Any, path: Path, write: Callable[[], None]) -> None:
+    """``checkpoint`` keeps the memory that is copied from until it is; a failure names the file."""
+    if copied is not None:
+        copied.synchronize()
+    try:
+        write()
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides it behind its own
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from None
+        raise
+
+
+def _first_of_shared(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """For each name the first of those whose memory it shares: tied weights are copied and saved once."""
+    first: dict[Any, str] = {}
+    return {name: first.setdefault(_memory(local(tensor)), name) for name, tensor in tensors.items()}
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

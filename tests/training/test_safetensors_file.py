@@ -1,0 +1,25 @@
+"""Files that the safetensors library reads to the bit."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from mulligan.files import sha256_file, write_hashed
+from mulligan.training.safetensors_file import DTYPES, write_safetensors
+
+
+def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
+    tensors = {str(dtype): torch.arange(15).reshape(3, 5).to(dtype) for dtype in DTYPES}
+    tensors |= {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 4), "turned": torch.randn(3, 2).T}
+    path = tmp_path / "file.safetensors"
+    digest = write_hashed(path, lambda file: write_safetensors(file, tensors, {"step": "7"}))
+    assert digest == sha256_file(path)
+    read = load_file(path)
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype
+        assert read[name].equal(tensor), name
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt", "step": "7"}
