@@ -114,6 +114,8 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+    # On a cluster's login node, say; where srun is needed, we say so.
+    warnings.filterwarnings("ignore", message=".*srun. command is available.*")
     # Torch 2.13 renames the option; 2.11 knows the old name only.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
 

@@ -1,14 +1,27 @@
-"""FSDP2 with the checkpoints of one process: whole tensors, so that a run goes on under any strategy and world size."""
+"""DDP and FSDP2: ranks wait for each other for a bounded time, and checkpoints are those of one process.
+
+A checkpoint under FSDP2 holds whole tensors, so that a run goes on under any strategy and world size.
+"""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
+
+TIMEOUT_SECONDS = 600.0  # torch waits 1800
+
+
+class ReplicatedStrategy(DDPStrategy):
+    """Each rank keeps all weights (DDP); one that waits for the others for ``timeout_seconds`` fails."""
+
+    def __init__(self, *, timeout_seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:
+        super().__init__(timeout=_timeout(timeout_seconds), **options)
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -19,9 +32,12 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
     lightning_restore_optimizer = True  # Lightning would read the file past the hooks that check it
 
-    def __init__(self, *, process_group_backend: str | None = None) -> None:
+    def __init__(self, *, process_group_backend: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         super().__init__(
-            tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=process_group_backend
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+            timeout=_timeout(timeout_seconds),
         )
 
     def setup_environment(self) -> None:
@@ -67,6 +83,12 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
         whole = tree_map(gathered, state)
         return whole if self.is_global_zero else {}
+
+
+def _timeout(seconds: float) -> timedelta:
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"trainer.strategy.timeout_seconds={seconds} must be a number above 0")
+    return timedelta(seconds=seconds)
 
 
 def _like(own: Tensor, whole: Tensor) -> Tensor:
