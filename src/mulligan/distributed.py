@@ -1,12 +1,17 @@
 """Rank, world size and collectives that are the identity without a process group."""
 
 import os
+import re
 from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+
+
+class RanksLost(RuntimeError):
+    """Another rank has died, is out of reach, or has not answered in time."""
 
 
 def is_initialized() -> bool:
@@ -23,9 +28,25 @@ def world_size() -> int:
 
 
 def launched_world_size() -> int | None:
-    """Ranks that a launcher such as torchrun announces; None without one."""
-    announced = os.environ.get("WORLD_SIZE")
+    """Ranks that a launcher announces, torchrun or SLURM; None without one."""
+    announced = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS") if _is_slurm_job() else None)
     return None if announced is None else int(announced)
+
+
+def check_slurm() -> None:
+    """Refuse what would wait for ranks that never come: several tasks of SLURM of which only the script's own runs."""
+    tasks = launched_world_size()
+    if not _is_slurm_job() or "WORLD_SIZE" in os.environ or tasks == 1:
+        return
+    if "SLURM_STEP_ID" not in os.environ:
+        raise ValueError(f"SLURM gives this job {tasks} tasks: start them by srun, as launch/slurm.sbatch does")
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(f"SLURM has --ntasks={tasks} alone: give --ntasks-per-node, and --nodes if there are several")
+
+
+def _is_slurm_job() -> bool:
+    """As Lightning tells it: a shell on a node has a job of its own, and starts its ranks itself."""
+    return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -51,7 +72,20 @@ def is_launched_rank_zero() -> bool:
     return not launched_as()
 
 
+def loss_of_ranks(error: BaseException) -> str | None:
+    """What torch says of a failed connection between ranks, in few words; None of any other error.
+
+    Gloo raises a bare RuntimeError (read in torch 2.13), the store and NCCL a DistError.
+    """
+    text = str(error)
+    if not isinstance(error, dist.DistError) and "/gloo/" not in text:
+        return None
+    first = re.sub(r"^\[\S+\] ", "", text.splitlines()[0])
+    return first.split(". This is typically")[0]
+
+
 def launched_as() -> list[str]:
     """What tells this process from rank zero, such as ``RANK=3`` and ``LOCAL_RANK=1``; nothing in rank zero."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
+    # RANK decides alone: torchrun under srun may make the task with SLURM_PROCID=1 rank zero.
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
     return [f"{name}={os.environ[name]}" for name in names if int(os.environ.get(name, "0"))]

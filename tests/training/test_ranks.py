@@ -103,3 +103,11 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
+
+
+def test_a_rank_that_never_comes_is_one_line(mulligan: Cli, tiny: tuple[str, ...]) -> None:
+    keys = ("trainer=cpu_ddp", "trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy.timeout_seconds=2.0")
+    done = mulligan("train", *tiny, *keys)
+    assert done.returncode == 75
+    assert "mulligan train: the 2 ranks have lost each other; one has died, is out of reach" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -20,9 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 import mulligan
-from mulligan.distributed import launched_as
+from mulligan.distributed import RanksLost, launched_as
 
 USER_ERROR = 2
+RANKS_LOST = 75  # a temporary failure in sysexits.h: the same command again may succeed
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException)  # the user's; what else is raised is ours
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
@@ -41,8 +42,9 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         try:
             task(config)
         except Exception as error:
-            _let_rank_zero_speak()
-            if shown or not isinstance(error, MISTAKES):
+            if not isinstance(error, RanksLost):
+                _let_rank_zero_speak()
+            if shown or not isinstance(error, (*MISTAKES, RanksLost)):
                 raise
             failures.append(error)
 
@@ -56,6 +58,8 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         failures.append(error)
     for failure in failures:
         print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
+    if any(isinstance(failure, RanksLost) for failure in failures):
+        return RANKS_LOST
     return USER_ERROR if failures else 0
 
 

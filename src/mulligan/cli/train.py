@@ -115,9 +115,10 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     warnings.filterwarnings("ignore", message=".*add the following callbacks.*Guard")  # stability=none is a choice
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+    # On a cluster's login node, say; where srun is needed, we say so.
+    warnings.filterwarnings("ignore", message=".*srun. command is available.*")
     # Torch 2.13 renames the option; 2.11 knows the old name only.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
 

@@ -22,7 +22,7 @@ from mulligan.training.checkpoints import UNSHARDED, load_checkpoint
 from mulligan.training.sharded import Part, collect, local, offsets_of, write_parts, written
 from mulligan.training.state_tree import leaves, mapped
 
-PATIENCE_SECONDS = 1800.0  # for the other ranks' parts: as long as a collective of gloo waits
+PATIENCE_SECONDS = 1800.0  # for the other ranks' parts, which their own disks may keep from being ready
 MOMENT_SECONDS = 5.0  # for them after an error: they were begun at the same step as this rank's
 
 

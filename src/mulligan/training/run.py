@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepare import Report
 from mulligan.data.tokenizer import Tokenizer
+from mulligan.distributed import RanksLost, loss_of_ranks
 from mulligan.files import write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
@@ -27,10 +28,10 @@ class TrainingRun(RunSettings):
     """The settings at work. ``fit`` does all, ``train`` stops short of the summary."""
 
     @property
-    def _is_child_of_rank_zero(self) -> bool:
-        """Started by Lightning from rank 0, which Lightning kills when such a process fails."""
+    def _is_child(self) -> bool:
+        """Started by Lightning from its host's first rank, which Lightning kills when such a process fails."""
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
-        return not self.is_rank_zero and isinstance(environment, LightningEnvironment)
+        return isinstance(environment, LightningEnvironment) and environment.local_rank() > 0
 
     def fit(
         self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
@@ -83,7 +84,15 @@ class TrainingRun(RunSettings):
             except Refit:
                 continue
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
-                sys.exit(0 if self._is_child_of_rank_zero else self.stop.exit_code)
+                sys.exit(0 if self._is_child else self.stop.exit_code)
+            except RuntimeError as error:
+                reason = loss_of_ranks(error)
+                if reason is None:
+                    raise
+                raise RanksLost(
+                    f"the {self.num_ranks} ranks have lost each other; one has died, is out of reach, or has not "
+                    f"answered for trainer.strategy.timeout_seconds: {reason}"
+                ) from error
 
     def _fit_once(self, report: Report, warn: Callable[[str], None]) -> PretrainModule:
         """Fit from the newest whole checkpoint of the present lineage, or the start."""

@@ -1,11 +1,15 @@
-"""FSDP2: every rank saves and reads its own part, and a run goes on under any strategy and world size."""
+"""DDP and FSDP2: ranks wait for each other for a bounded time, and a run goes on under either and any world size.
+
+Under FSDP2 every rank saves and reads its own part.
+"""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -13,6 +17,15 @@ from mulligan.distributed import rank
 from mulligan.training.checkpoints import load_unsharded
 from mulligan.training.sharded import read_into
 from mulligan.training.state_tree import mapped
+
+TIMEOUT_SECONDS = 600.0  # torch waits 1800
+
+
+class ReplicatedStrategy(DDPStrategy):
+    """Each rank keeps all weights (DDP); one that waits for the others for ``timeout_seconds`` fails."""
+
+    def __init__(self, *, timeout_seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:
+        super().__init__(timeout=_timeout(timeout_seconds), **options)
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -23,9 +36,12 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
     lightning_restore_optimizer = True  # Lightning would read the file past the hooks that check it
 
-    def __init__(self, *, process_group_backend: str | None = None) -> None:
+    def __init__(self, *, process_group_backend: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         super().__init__(
-            tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=process_group_backend
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+            timeout=_timeout(timeout_seconds),
         )
         self._loaded_from = Path()
 
@@ -83,6 +99,12 @@ def whole_on_rank_zero(state: Any) -> Any:
         return value
 
     return mapped(state, gathered)
+
+
+def _timeout(seconds: float) -> timedelta:
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"trainer.strategy.timeout_seconds={seconds} must be a number above 0")
+    return timedelta(seconds=seconds)
 
 
 def _like(own: Tensor, whole: Tensor) -> Tensor:

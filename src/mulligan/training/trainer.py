@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from mulligan.distributed import check_slurm
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.hardware import Precision, resolve_precision
 
@@ -38,6 +39,7 @@ def make_trainer(
     chosen = getattr(trainer, "keywords", {})
     for key in sorted(chosen.keys() - set(USER_KEYS)):
         raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; trainer takes {', '.join(USER_KEYS)}")
+    check_slurm()
     accelerator = _accelerator_of(chosen.get("accelerator", "auto"))
     resolved = resolve_precision(precision, accelerator)
     is_float16 = resolved == "16-mixed"

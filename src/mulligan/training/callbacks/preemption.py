@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: after a step that all ranks agree on, save and end with 143 or 130."""
+"""SIGTERM, SLURM's USR1 and Ctrl-C: after a step that all ranks agree on, save and end with 143, or 130."""
 
 import signal
 import threading
@@ -24,12 +24,14 @@ class StopOnSigterm(Callback):
         self._former_interrupt: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Lightning's handler broadcasts from wherever the signal meets a rank, which can hang, and its loop broadcasts
-        # and waits for the device at every batch (its issue 21487). Both names read in Lightning 2.6.6.
+        # Lightning's handlers broadcast and save from wherever the signal meets a rank, which can hang, and its loop
+        # broadcasts and waits for the device at every batch (its issue 21487). The names read in Lightning 2.6.6.
         connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
         assert hasattr(connector, "_sigterm_notifier_fn")
+        assert hasattr(connector, "_slurm_sigusr_handler_fn")
         assert hasattr(loop, "_broadcast_sigterm_tensor")
         connector._sigterm_notifier_fn = self._notice  # type: ignore[method-assign]  # meant: it takes its place
+        connector._slurm_sigusr_handler_fn = self._notice  # type: ignore[method-assign]  # meant: it would requeue too
         # No teardown follows an exception: a second fit finds our own handler there, and keeps what was before.
         if self._former_interrupt is None and threading.current_thread() is threading.main_thread():
             self._former_interrupt = signal.signal(signal.SIGINT, self._notice_interrupt)

@@ -1,0 +1,74 @@
+"""Who this process is to its launcher, and what a lost rank is told by."""
+
+import pytest
+import torch.distributed as dist
+
+from mulligan.distributed import check_slurm, launched_as, launched_world_size, loss_of_ranks
+
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
+BY_SRUN = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "1"}
+BY_TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}
+
+
+def launch(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    for name in (*NAMES, "SLURM_STEP_ID", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("values", "ranks", "named"),
+    [
+        ({}, None, []),
+        (BY_TORCHRUN, 4, []),
+        (BY_TORCHRUN | {"RANK": "3"}, 4, ["RANK=3"]),
+        (BY_SRUN | {"SLURM_PROCID": "1"}, 2, ["SLURM_PROCID=1"]),
+        # torchrun as the second task of srun, where its rendezvous made this rank zero
+        (BY_SRUN | BY_TORCHRUN | {"SLURM_PROCID": "1"}, 4, []),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, None, []),
+        ({"NODE_RANK": "1"}, None, ["NODE_RANK=1"]),
+    ],
+)
+def test_what_a_launcher_announces(
+    values: dict[str, str], ranks: int | None, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, values)
+    assert launched_world_size() == ranks
+    assert launched_as() == named
+    check_slurm()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("SLURM_STEP_ID", "SLURM gives this job 2 tasks: start them by srun"),
+        ("SLURM_NTASKS_PER_NODE", "SLURM has --ntasks=2 alone: give --ntasks-per-node"),
+    ],
+)
+def test_tasks_that_would_wait_for_ever_are_refused(
+    lacking: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, {name: value for name, value in BY_SRUN.items() if name != lacking})
+    with pytest.raises(ValueError, match=message):
+        check_slurm()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError(
+                "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:58089. "
+                "This is typically caused by a remote worker crashing."
+            ),
+            "Connection closed by peer [::1]:58089",
+        ),
+        (dist.DistStoreError("Timed out after 16 seconds waiting for clients.\nmore"), "Timed out after 16 seconds"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+    ],
+)
+def test_a_lost_rank_is_told_from_other_errors(error: RuntimeError, reason: str | None) -> None:
+    found = loss_of_ranks(error)
+    assert found is None if reason is None else str(found).startswith(reason)
+    assert found is None or "typically" not in found
