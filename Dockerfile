@@ -13,7 +13,6 @@ FROM ${BASE}
 COPY requirements.lock /opt/mulligan/
 ARG TORCH_INDEX_URL=
 RUN cd /opt/mulligan \
-    && sha256sum requirements.lock > requirements.lock.sha256 \
     && if [ -n "$TORCH_INDEX_URL" ]; then \
         pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
             --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements.lock)"; \
@@ -45,9 +44,12 @@ ENV HOME=/home/mulligan \
     USER=mulligan \
     PYTHONUNBUFFERED=1
 
-# Last, or every commit would build all layers again.
+# Last, or every commit would build all layers again. A run notes this stamp in its provenance.jsonl.
+ARG BASE
 ARG REVISION=unknown
-ENV MULLIGAN_REVISION=${REVISION}
+RUN printf '{"base": "%s", "lock_sha256": "%s", "revision": "%s"}\n' \
+        "$BASE" "$(sha256sum < /opt/mulligan/requirements.lock | cut -c -64)" "$REVISION" > /opt/mulligan/image.json
+ENV MULLIGAN_IMAGE=/opt/mulligan/image.json
 
 USER mulligan
 WORKDIR /work

@@ -1,6 +1,7 @@
 """What a run's folder binds: a start with another config, another user or other data leaves it as it was."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     assert (tmp_path / "runs/default/config_until_step_00000008.yaml").read_bytes() == before[
         tmp_path / "runs/default/config.yaml"
     ]
+    lines = (tmp_path / "runs/default/provenance.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 8]  # what was refused is no start
     replayed = mulligan("replay", "run=runs/default")
     assert (replayed.returncode, replayed.stdout) == (2, "")
     (line,) = replayed.stderr.splitlines()

@@ -46,9 +46,10 @@ def export(config: DictConfig) -> None:
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
     write_json(export.shape, asdict(shape))
     write_hashed(export.weights, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
+    digest = weights_sha256(model.state_dict())
     print(
         f"{export.weights} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
-        f"{export.checkpoint.step}, sha256 of the weights {weights_sha256(model)[:16]}; {export.shape} their shape"
+        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape} their shape"
     )
 
 

@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
+from mulligan.cli.provenance import note_start, source
 from mulligan.cli.record import (
     DECIDED_ONCE,
     NEUTRAL,
@@ -63,11 +65,14 @@ def train(config: DictConfig) -> None:
             f"Different: {'; '.join(changes)}"
         )
 
+    made_with = source() if speaks else {}
+
     def record() -> None:
         earlier = read_record(folder) if begun else None
         if earlier is not None and differences(earlier, content, free=NEUTRAL):
             keep_record(folder, run.trainer.global_step)
         write_record(folder, content)
+        note_start(run, HydraConfig.get().overrides.task, made_with)
 
     with ExitStack() as stack:
         if speaks:

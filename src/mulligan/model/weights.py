@@ -3,17 +3,17 @@
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """One hash over the name, type, shape and bytes of every parameter, in the order of their names."""
+def weights_sha256(state: dict[str, Tensor]) -> str:
+    """One hash over the name, type, shape and bytes of every weight, in the order of their names."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        cpu = parameter.detach().contiguous().cpu()
+    for name, weight in sorted(state.items()):
+        cpu = weight.detach().contiguous().cpu()
         digest.update(f"{name}:{cpu.dtype}:{tuple(cpu.shape)}:".encode())
         digest.update(cpu.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

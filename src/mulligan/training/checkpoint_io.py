@@ -16,9 +16,10 @@ from torch.distributed.tensor import DTensor
 
 from mulligan.distributed import broadcast, rank, world_size
 from mulligan.files import remove, rename, write_json
+from mulligan.model.weights import weights_sha256
 from mulligan.stability.host_copies import HostCopies
 from mulligan.training.background import Background
-from mulligan.training.checkpoints import UNSHARDED, load_checkpoint
+from mulligan.training.checkpoints import UNSHARDED, load_checkpoint, model_part
 from mulligan.training.sharded import Part, collect, local, offsets_of, write_parts, written
 from mulligan.training.state_tree import leaves, mapped
 
@@ -90,6 +91,7 @@ class AtomicCheckpointIO(CheckpointIO):
         temporary = path.with_name(f".{path.name}.tmp")  # of the same name on every rank
         if not parts:
             description |= written(temporary, save)
+            description["weights_sha256"] = weights_sha256(model_part(rest["state_dict"]))
         else:
             files = write_parts(temporary, own_rank, parts)
             if own_rank:

@@ -38,7 +38,7 @@ def closing_summary(
     former = _former(path)
     known = known | {
         "tokens_per_second": tokens_per_second or former.get("tokens_per_second"),
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": weights_sha256(model.state_dict()),
     }
     if known.items() <= former.items() and None not in former.values():
         return former
