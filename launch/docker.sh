@@ -13,6 +13,10 @@
 # DOCKER_ARGS  further words for `docker run`, such as "--network=host --cpus=4" (none).
 set -euo pipefail
 
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/environment.sh
+source "$root/launch/environment.sh"
+
 mkdir -p runs prepared # made by the engine they would be root's
 
 options=(

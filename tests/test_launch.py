@@ -64,6 +64,15 @@ def test_torchrun_starts_workers_again_only_where_hosts_can_be_replaced(
     assert said[-4:] == ["-m", "mulligan", "train", "name=x"]
 
 
+def test_a_container_gets_the_environment_of_the_other_launchers(tmp_path: Path) -> None:
+    variables = {"PATH": os.environ["PATH"], "ENGINE": "echo", "OMP_NUM_THREADS": "3", "IMAGE": "boxed"}
+    script = [str(LAUNCH / "docker.sh"), "train", "name=x"]
+    said = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
+    for name in ("OMP_WAIT_POLICY", "GLIBC_TUNABLES", "OMP_NUM_THREADS"):
+        assert f"--env {name} " in said
+    assert said.endswith(" boxed train name=x\n")
+
+
 @pytest.mark.parametrize("file", ["*.sh", "slurm.sbatch", "skypilot.yaml setup", "skypilot.yaml run"])
 def test_the_shell_is_sound(file: str, tmp_path: Path) -> None:
     name, _, block = file.partition(" ")
