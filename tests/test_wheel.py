@@ -39,12 +39,8 @@ def installed(tmp_path: Path) -> Path:
 def test_the_wheel_alone_trains_from_an_empty_folder(installed: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-<<<<<<< HEAD
-    variables = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
-=======
     of_the_tests = ("PYTHONPATH", "MULLIGAN_IMAGE")
     variables = {name: value for name, value in environment().items() if name not in of_the_tests}
->>>>>>> h12-prov
 
     def output(program: str, *arguments: str) -> str:
         command = [str(installed / program), *arguments]
