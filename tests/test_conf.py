@@ -18,6 +18,7 @@ GIVEN = {
     "data=files": ["data.sources.files.paths=[pyproject.toml]"],
     "data=tables": ["data.sources.tables.paths=[a.parquet]"],
     "data=hub": ["data.sources.hub.path=some/data"],
+    "trainer=multi_node": ["trainer.num_nodes=2"],  # or a launcher
     "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
     "evaluate": ["run=runs/x"],
     "backtest": ["curve=loss.csv"],

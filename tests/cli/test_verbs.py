@@ -76,8 +76,13 @@ def test_prepare_train_evaluate_generate(
 def test_help_shows_verbs_and_keys(printed: Printed) -> None:
     assert "generate" in printed("--help")
     shown = printed("train", "--help")
-    assert "max_steps: 1000" in shown
-    assert "label_smoothing" in shown
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "max_steps: 1000 # one of these three" in lines
+    assert "num_heads: 2 # wide heads: attention on a CPU costs by the head" in lines, "of the chosen file"
+    assert "norm: rms # rms | layer" in lines, "of the file that it builds on"
+    assert "schedule constant [cosine] linear wsd" in lines
+    assert not any(line.startswith("_target_") for line in lines)
+    assert "num_heads: 12" in printed("train", "--help", "model=gpt2_124m")
 
 
 def test_no_file_of_a_verb_hides_a_module_of_python() -> None:

@@ -81,6 +81,31 @@ def test_softcap_bounds_the_logits() -> None:
     assert model(tokens(1, 8)).abs().max() <= 0.01 < built()(tokens(1, 8)).abs().max()
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointed_activations_are_computed_again_to_the_same_bits(dropout: float) -> None:
+    kept, gradients = [], []
+    for checkpoints_activations in (False, True):
+        model = built(dropout=dropout, num_layers=3)
+        model.checkpoints_activations = checkpoints_activations
+        sizes: list[int] = []
+
+        def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(tokens(2, 12), document_BT=tokens(2, 12) % 2).square().sum()
+        loss.backward()
+        kept.append(sum(sizes))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert kept[1] < kept[0] / 3
+    for plain, again in zip(*gradients, strict=True):
+        assert plain is not None
+        assert again is not None
+        assert plain.equal(again)
+
+
 def test_dropout_is_for_training_only() -> None:
     model = built(dropout=0.5)
     assert not torch.equal(model(tokens(1, 8)), model(tokens(1, 8)))

@@ -22,8 +22,11 @@ def test_accumulation_follows(micro_batch: int | None, world_size: int, expected
 @pytest.mark.parametrize(
     ("options", "proposal"),
     [
-        ({"global_batch": 16, "micro_batch": None, "world_size": 3}, "nearest that can is 15 or 18"),
-        ({"global_batch": 2, "micro_batch": None, "world_size": 4}, "nearest that can is 4"),
+        (
+            {"global_batch": 16, "micro_batch": None, "world_size": 3},
+            "nearest that can is 15 or 18, and 16 can over 2 or 4",
+        ),
+        ({"global_batch": 2, "micro_batch": None, "world_size": 4}, "nearest that can is 4, and 2 can over 2"),
         ({"global_batch": 16, "micro_batch": 5, "world_size": 1}, "nearest that does is 4"),
         ({"global_batch": 16, "micro_batch": 0, "world_size": 1}, "nearest that does is 1"),
     ],

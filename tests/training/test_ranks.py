@@ -1,5 +1,6 @@
 """One objective and one order, however many ranks: real gloo processes against one process with accumulation."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -18,14 +19,15 @@ PROGRAM = Path(__file__).with_name("train_and_record.py")
 OPTIONS = ("max_steps=2", "schedule=constant", "optimizer.lr=1e-6", "model.dropout=0.0", "checkpoint.every_n_steps=100")
 
 
-def record(folder: Path, ranks: int, accumulation: int, overrides: tuple[str, ...], *more: str) -> list[dict[str, Any]]:
-    """What each rank saw: tokens and gradients of each step, and operators of some."""
+def record(
+    folder: Path, trainer: str, ranks: int, accumulation: int, overrides: tuple[str, ...], *more: str
+) -> list[dict[str, Any]]:
+    """What each rank saw: tokens and gradients of each step, and operators of some. ``folder`` holds runs/ beside."""
     folder.mkdir()
-    trainer = ("trainer=cpu",) if ranks == 1 else ("trainer=cpu_ddp", f"trainer.devices={ranks}")
-    micro_batch = f"micro_batch={4 // (ranks * accumulation)}"
-    command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *trainer, micro_batch, *more]
+    shape = (f"trainer={trainer}", f"trainer.devices={ranks}", f"micro_batch={4 // (ranks * accumulation)}")
+    command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *shape, *more]
     process = subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=folder.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
     try:
@@ -43,14 +45,29 @@ def global_batches(seen: list[dict[str, Any]]) -> list[list[list[int]]]:
     return [sorted(torch.cat(step).tolist()) for step in zip(*(one["tokens"] for one in seen), strict=True)]
 
 
-@pytest.mark.parametrize("document_mask", [pytest.param("false", marks=pytest.mark.slow), "true"])
+FAST = (("cpu_ddp", 2, 2), ("cpu_ddp", 4, 1), ("cpu_fsdp2", 2, 2))
+SLOW = (*FAST, ("cpu_ddp", 1, 4), ("cpu_fsdp2", 1, 2), ("cpu_fsdp2", 4, 1))
+
+
+def losses(run: Path) -> list[float]:
+    """Of each step, over all starts of the run."""
+    files = sorted(run.glob("metrics/version_*/metrics.csv"))
+    rows = [row for file in files for row in csv.DictReader(file.read_text().splitlines())]
+    return [float(row["cross_entropy"]) for row in rows if row["cross_entropy"]]
+
+
+@pytest.mark.parametrize(
+    ("document_mask", "shapes"), [("true", FAST), pytest.param("false", SLOW, marks=pytest.mark.slow)]
+)
 def test_ranks_and_accumulation_leave_order_and_gradient_alone(
-    document_mask: str, tiny: tuple[str, ...], tmp_path: Path
+    document_mask: str, shapes: tuple[tuple[str, int, int], ...], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     overrides = (*tiny, f"data.document_mask={document_mask}", "optimizer.clip_norm=null")
-    alone = record(tmp_path / "1x4", 1, 4, overrides)
-    for ranks, accumulation in ((2, 2), (4, 1)):
-        together = record(tmp_path / f"{ranks}x{accumulation}", ranks, accumulation, overrides)
+    alone = record(tmp_path / "alone", "cpu", 1, 4, overrides, "name=alone")
+    for trainer, ranks, accumulation in shapes:
+        name = f"{trainer}_{ranks}x{accumulation}"
+        memory = f"activation_checkpointing={str(trainer == 'cpu_fsdp2').lower()}"
+        together = record(tmp_path / name, trainer, ranks, accumulation, overrides, f"name={name}", memory)
         assert global_batches(together) == global_batches(alone)
         for step, wanted in enumerate(alone[0]["gradients"]):
             for one in together:
@@ -60,32 +77,61 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
                     assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(scale)), name
 
 
-@pytest.mark.parametrize(("ranks", "precision"), [(1, "32-true"), (1, "16-mixed"), (2, "32-true")])
+# Of two steps. FSDP2 sends what a block multiplies with, forward and backward, and what is outside the blocks once;
+# it sums their gradients in float32, and so the norm.
+SENT = {
+    "cpu": {},
+    "cpu_ddp": {"c10d::allreduce_ torch.float32": 2},  # a bucket
+    "cpu_fsdp2": {
+        "c10d::_allgather_base_ torch.bfloat16": 2 * 2 * 2,
+        "c10d::_allgather_base_ torch.float32": 2,
+        "c10d::_reduce_scatter_base_ torch.float32": 2 * 3,
+        "c10d::allreduce_ torch.float32": 2,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "precision"),
+    [("cpu", "32-true"), ("cpu", "16-mixed"), ("cpu_ddp", "32-true"), ("cpu_fsdp2", "bf16-mixed")],
+)
 def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
-    ranks: int, precision: str, tiny: tuple[str, ...], tmp_path: Path
+    trainer: str, precision: str, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     overrides = (*tiny, "log_every_n_steps=100", "validate_every_n_steps=100", f"precision={precision}")
-    for one in record(tmp_path / "run", ranks, 1, overrides, "max_steps=5"):
+    ranks = 1 if trainer == "cpu" else 2
+    for one in record(tmp_path / "run", trainer, ranks, 1, overrides, "max_steps=5"):
         operators = one["operators"]
         assert operators["aten::mm"] > 0
         assert "aten::_local_scalar_dense" not in operators  # what .item() and bool() come to
         collectives = {name: count for name, count in operators.items() if name.startswith("c10d")}
-        assert collectives == ({} if ranks == 1 else {"c10d::allreduce_": 2})  # a bucket, two steps
+        assert collectives == SENT[trainer]
+        assert {gradient.dtype for gradient in one["gradients"][-1].values()} == {torch.float32}
 
 
-def test_a_run_goes_on_with_other_ranks(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    options = (*tiny, "optimizer.lr=1e-3", "schedule=constant")
-    whole = mulligan("train", *options, "max_steps=8", "name=whole")
-    first = mulligan("train", *options, "max_steps=4", "trainer=cpu_ddp")
-    second = mulligan("train", *options, "max_steps=8", "accept_changes=true")
-    assert [done.returncode for done in (whole, first, second)] == [0, 0, 0], first.stderr + second.stderr
-    assert "going on from step 4" in second.stdout
-    states = [
-        torch.load(tmp_path / f"runs/{name}/checkpoints/step_00000008.ckpt", weights_only=True)["state_dict"]
-        for name in ("whole", "default")
-    ]
-    for name, wanted in states[0].items():
-        torch.testing.assert_close(states[1][name], wanted, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        (("cpu_ddp", 2), ("cpu", 1), ("cpu_ddp", 4)),
+        pytest.param((("cpu_ddp", 2), ("cpu_fsdp2", 2), ("cpu_ddp", 2)), marks=pytest.mark.slow),
+        pytest.param((("cpu_fsdp2", 2), ("cpu_fsdp2", 4), ("cpu", 1)), marks=pytest.mark.slow),
+    ],
+    ids=lambda shapes: "-".join(f"{trainer}x{ranks}" for trainer, ranks in shapes),
+)
+def test_a_run_goes_on_with_other_ranks(
+    shapes: tuple[tuple[str, int], ...], tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Three steps each, against one process that trains all nine."""
+    options = (*tiny, "optimizer.lr=1e-2", "checkpoint.every_n_steps=3")
+    alone = record(tmp_path / "alone", "cpu", 1, 1, (), *options, "max_steps=9", "name=alone")
+    batches = []
+    for number, (trainer, ranks) in enumerate(shapes, start=1):
+        seen = record(tmp_path / str(number), trainer, ranks, 1, (), *options, f"max_steps={3 * number}")
+        batches += global_batches(seen)
+    assert batches == global_batches(alone)
+    wanted = losses(tmp_path / "runs/alone")
+    assert len(wanted) == 9
+    assert losses(tmp_path / "runs/default") == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_launcher_that_disagrees_with_the_trainer_is_named(tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step.
 
-It also counts the operators of the third and fourth step; in the second DDP settles its buckets.
+It also counts the operators of the third and fourth step, collectives with the type they send; in the second DDP
+settles its buckets.
 """
 
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.distributed import rank
@@ -23,7 +26,10 @@ class CountOperators(TorchDispatchMode):
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[func.name()] += 1
+        name = func.name()
+        if name.startswith("c10d"):
+            name += f" {next(one.dtype for one in tree_leaves(args) if isinstance(one, torch.Tensor))}"
+        self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -39,12 +45,13 @@ class Record(Callback):
         self.tokens[-1].append(batch.tokens_ST.clone())
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-        self.gradients.append({name: p.grad.clone() for name, p in module.model.named_parameters()})
+        gradients = {name: parameter.grad.clone() for name, parameter in module.model.named_parameters()}
+        self.gradients.append(tree_map_only(DTensor, lambda sharded: sharded.full_tensor(), gradients))
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == 2:
+        if len(self.gradients) == 2:
             self.operators.__enter__()
-        elif trainer.global_step == 4:
+        elif len(self.gradients) == 4:
             self.operators.__exit__(None, None, None)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:

@@ -7,24 +7,27 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 import mulligan
+from mulligan.cli.help_text import print_help
+from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
 from mulligan.distributed import RanksLost, launched_as
 
 USER_ERROR = 2
 RANKS_LOST = 75  # a temporary failure in sysexits.h: the same command again may succeed
-MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException)  # the user's; what else is raised is ours
+# The user's; what else is raised is ours.
+MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
@@ -37,14 +40,22 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     """Compose ``conf/VERB.yaml`` with the command line, run ``task`` on it, and return the exit code."""
     shown = os.environ.get("MULLIGAN_TRACEBACK") == "1"
     failures: list[Exception] = []
+    sweep = Sweep(verb)
+    asks_for_help = {"-h", "--help"} & set(sys.argv)
+    sys.argv = [word for word in sys.argv if word not in asks_for_help]
 
     def guarded(config: DictConfig) -> None:
         try:
-            task(config)
+            if asks_for_help:
+                print_help(verb, CONF, config)
+            elif is_sweep():
+                sweep.run_job()
+            else:
+                task(config)
         except Exception as error:
             if not isinstance(error, RanksLost):
                 _let_rank_zero_speak()
-            if shown or not isinstance(error, (*MISTAKES, RanksLost)):
+            if shown or sweep.is_elsewhere or not isinstance(error, (*MISTAKES, RanksLost)):
                 raise
             failures.append(error)
 
@@ -60,6 +71,8 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
     if any(isinstance(failure, RanksLost) for failure in failures):
         return RANKS_LOST
+    if failures and isinstance(failures[0], JobFailed):
+        return failures[0].exit_code
     return USER_ERROR if failures else 0
 
 
@@ -176,6 +189,8 @@ def _one_line(error: BaseException, verb: str) -> str:
         return f"{Path(error.filename)}: {error.strerror}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {str(error).splitlines()[0]}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _no_such_choice(error.missing_cfg_file, error.options or [])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(lines) or type(error).__name__
     unknown = re.match(r"Could not override '([^']+)'", message)
@@ -185,6 +200,13 @@ def _one_line(error: BaseException, verb: str) -> str:
             return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
         return f"{key}: there is no such key{_suggestion(key, _known_keys(verb))} (`mulligan {verb} --help` shows them)"
     return message
+
+
+def _no_such_choice(missing: str, options: Sequence[str]) -> str:
+    group, _, choice = missing.rpartition("/")
+    known = [option for option in options if option != "base"]  # what the others are built on
+    more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
+    return f"{group}={choice} is not one of {', '.join(known)}{_suggestion(choice, known)}{more}"
 
 
 def _known_keys(verb: str) -> set[str]:

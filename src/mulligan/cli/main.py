@@ -43,6 +43,9 @@ def main() -> int:
             return 2
     module = import_module(f"mulligan.cli.{FILES.get(verb, verb)}")
     # Lightning starts the other ranks by this path and these arguments, so both must lead straight to the verb.
-    sys.argv = [str(module.__file__), *sys.argv[2:]]
+    # Hydra takes no option between two overrides.
+    overrides = [word for word in sys.argv[2:] if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    options = [word for word in sys.argv[2:] if word not in overrides]
+    sys.argv = [str(module.__file__), *options, *overrides]
     sys.modules["__main__"].__spec__ = None
     return module.main()

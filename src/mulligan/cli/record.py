@@ -10,6 +10,7 @@ from mulligan.files import atomic_write
 # Keys that leave the run's numbers alone.
 NEUTRAL = (
     "accept_changes",
+    "activation_checkpointing",
     "checkpoint",
     "data.folder",
     "data.loader_workers",

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
 
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
@@ -35,14 +36,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A decoder without weights: build it under ``torch.device("meta")`` and give it memory with ``materialize``."""
+    """A decoder without weights: build it under ``torch.device("meta")`` and give it memory with ``materialize``.
+
+    With ``checkpoints_activations`` a block keeps only its input for the backward pass, which computes the rest again
+    (Chen et al. 2016): a third more computing, the same numbers.
+    """
 
     cos_TK: Tensor | None
     sin_TK: Tensor | None
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, checkpoints_activations: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.checkpoints_activations = config, checkpoints_activations
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         learned = config.positions == "learned"
         self.position_embedding = nn.Embedding(config.max_length, config.width) if learned else None
@@ -77,7 +82,11 @@ class Transformer(nn.Module):
         x_BTD = self.dropout(x_BTD)
         positions = self._positions(start, length, document_BT, tokens_BT.device)
         for index, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, positions, caches[index] if caches is not None else None)
+            if self.checkpoints_activations and torch.is_grad_enabled():
+                dropout = self.config.dropout > 0.0  # what is dropped must be dropped again
+                x_BTD = checkpoint(block, x_BTD, positions, use_reentrant=False, preserve_rng_state=dropout)
+            else:
+                x_BTD = block(x_BTD, positions, caches[index] if caches is not None else None)
         x_BTD = self.norm(x_BTD)
         if head is not None:
             return head(x_BTD, self.head.weight)

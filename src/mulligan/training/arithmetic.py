@@ -24,9 +24,11 @@ def accumulation_of(*, global_batch: int, micro_batch: int | None, world_size: i
     if global_batch % world_size:
         below, above = global_batch // world_size * world_size, -(-global_batch // world_size) * world_size
         nearest = f"{below} or {above}" if below else str(above)
+        fewer = max(ranks for ranks in range(1, world_size) if global_batch % ranks == 0)
+        more = next((ranks for ranks in range(world_size + 1, global_batch + 1) if global_batch % ranks == 0), None)
         raise ValueError(
-            f"global_batch_samples={global_batch} cannot be split over {world_size} ranks: "
-            f"the nearest that can is {nearest}"
+            f"global_batch_samples={global_batch} cannot be split over {world_size} ranks: the nearest that can is "
+            f"{nearest}, and {global_batch} can over {fewer}{'' if more is None else f' or {more}'}"
         )
     per_rank = global_batch // world_size
     if micro_batch is None:

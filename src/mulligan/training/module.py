@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.optim.lr_scheduler import LambdaLR
 
 from mulligan.data.loader import MicroBatch
@@ -26,6 +27,8 @@ from mulligan.training.loss_scale import LossScale
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.schedules import Schedule
 from mulligan.training.step_sums import StepSums, StepValues
+
+SENT_AS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class PretrainModule(LightningModule):
@@ -48,6 +51,7 @@ class PretrainModule(LightningModule):
         begin_id: int,
         document_mask: bool,
         compile_model: bool,
+        checkpoints_activations: bool,
         loss_scale: LossScale | None,
         token_bytes: Callable[[], Tensor],
         data_fingerprint: Callable[[], str],
@@ -57,7 +61,8 @@ class PretrainModule(LightningModule):
         self.model_config, self.objective = model, objective
         self.optimizer_recipe, self.schedule, self.num_steps = optimizer, schedule, num_steps
         self.accumulation, self.seed = accumulation, seed
-        self.begin_id, self.document_mask, self.compile_model = begin_id, document_mask, compile_model
+        self.begin_id, self.document_mask = begin_id, document_mask
+        self.compile_model, self.checkpoints_activations = compile_model, checkpoints_activations
         self.token_bytes, self.data_fingerprint = token_bytes, data_fingerprint
         self.ledger = ledger
         # DDP adds its gradient up with the others: the loss of all ranks, and no collective more.
@@ -85,15 +90,24 @@ class PretrainModule(LightningModule):
         if self.model is not None:
             return
         with torch.device("meta"):
-            self.model = Transformer(self.model_config)
+            self.model = Transformer(self.model_config, checkpoints_activations=self.checkpoints_activations)
         self.model.to(torch.get_default_dtype())  # Lightning's bf16-true sets it around this hook
         if self.compile_model:
             for block in self.model.blocks:
                 block.compile()  # one graph serves every block, so compiling costs the same at any depth
         if self.device_mesh is not None:
-            for part in (*self.model.blocks, self.model):
-                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+            self._shard(self.model, self.device_mesh["data_parallel"])
         self.model.materialize(self.device, self.seed)
+
+    def _shard(self, model: Transformer, mesh: DeviceMesh) -> None:
+        """Each block apart, so that one at a time is whole. Gradients are summed over ranks in float32."""
+        # What autocast would make of a block's weights is made before they travel: half the bytes. What is outside
+        # the blocks keeps its type, and so does the stream between them, as under DDP.
+        sent_as = SENT_AS.get(str(self.trainer.precision))
+        blocks = MixedPrecisionPolicy(param_dtype=sent_as, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=blocks)
+        fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
 
     def configure_optimizers(self) -> Any:
         assert self.model is not None
@@ -150,7 +164,7 @@ class PretrainModule(LightningModule):
 
     @property
     def _is_ddp(self) -> bool:
-        return isinstance(self.trainer.strategy, DDPStrategy) and self.trainer.world_size > 1
+        return isinstance(self.trainer.strategy, DDPStrategy)
 
     def take_validation_sums(self) -> list[float]:
         """Cross-entropy sum, count and UTF-8 bytes of the last validation, over all ranks. Waits for the device."""

@@ -119,6 +119,7 @@ class TrainingRun(RunSettings):
             begin_id=Tokenizer.begin_id,
             document_mask=self.data.document_mask,
             compile_model=self.compile,
+            checkpoints_activations=self.activation_checkpointing,
             loss_scale=LossScale() if self.precision == "16-mixed" else None,
             token_bytes=datamodule.token_bytes,
             data_fingerprint=datamodule.fingerprint,

@@ -43,6 +43,7 @@ class RunSettings:
         max_tokens_per_parameter: float | None,
         precision: Precision,
         compile: bool | Literal["auto"],
+        activation_checkpointing: bool,
         validate_every_n_steps: int,
         validation_samples: int,
         log_every_n_steps: int,
@@ -131,7 +132,7 @@ class RunSettings:
         self.compile = resolve_compile(
             compile, self.trainer.strategy.root_device.type, self.num_steps * self.flops_per_step
         )
-        self.evaluate_bytes = evaluate_bytes
+        self.activation_checkpointing, self.evaluate_bytes = activation_checkpointing, evaluate_bytes
         self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
 
     @property

@@ -1,9 +1,11 @@
 """Lightning's Trainer from the user's keys and the run's own."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
@@ -44,7 +46,7 @@ def make_trainer(
     resolved = resolve_precision(precision, accelerator)
     is_float16 = resolved == "16-mixed"
     try:
-        return trainer(
+        made = trainer(
             max_steps=num_steps,
             max_epochs=-1,
             logger=loggers,
@@ -59,9 +61,23 @@ def make_trainer(
             use_distributed_sampler=False,
             default_root_dir=str(folder),
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError, TypeError) as error:
         named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
-        raise ValueError(f"{named}: {error}") from None
+        hint = "; trainer=cpu and trainer=cpu_ddp need no GPU" if "gpu backend" in str(error) else ""
+        raise ValueError(f"{named}: {str(error).rstrip('.!')}{hint}") from None
+    _check_launched(made)
+    return made
+
+
+def _check_launched(trainer: Trainer) -> None:
+    """Refuse to wait for machines that nothing has told where to meet."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and missing:
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes} needs a launcher on every machine: launch/torchrun.sh, srun, or "
+            f"mulligan itself with {', '.join(missing)} set"
+        )
 
 
 def _float16(accelerator: str) -> MixedPrecision:

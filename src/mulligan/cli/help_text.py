@@ -1,0 +1,62 @@
+"""``mulligan VERB --help``: the groups, and the keys of the chosen files with the comments that stand beside them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+_LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?P<comment>#.*)?$")
+COMMENT_COLUMN = 40
+
+
+def print_help(verb: str, conf: Path, config: DictConfig) -> None:
+    """Of ``config`` as it is composed: after ``model=gpt2_124m --help`` the keys are that model's."""
+    file = conf / f"{verb}.yaml"
+    print(file.read_text().splitlines()[0].removeprefix("# "))
+    chosen = reversed(HydraConfig.get().runtime.choices.items())  # Hydra turns the file's order round
+    choices = {group: choice for group, choice in chosen if (conf / group).is_dir()}
+    if choices:
+        print("\nGroups, as GROUP=CHOICE; in brackets what is chosen:")
+    for group, choice in choices.items():
+        names = sorted(path.stem for path in (conf / group).glob("*.yaml") if path.stem != "base")
+        print(f"  {group:<12}" + " ".join(f"[{name}]" if name == choice else name for name in names))
+    comments = dict(_comments(file, conf, ""))
+    for group, choice in choices.items():
+        if choice is not None:
+            comments |= dict(_comments(conf / group / f"{choice}.yaml", conf, f"{group}."))
+    print("\nKeys, as KEY=VALUE; of those in groups as model.width=256:")
+    for line in _annotated(OmegaConf.to_yaml(config), comments):
+        print(f"  {line}")
+    print(f"\n`mulligan {verb} --cfg job` prints them as YAML alone; `mulligan {verb} -m KEY=1,2` does both in turn")
+
+
+def _annotated(yaml: str, comments: dict[str, str]) -> Iterator[str]:
+    for path, line in _keys(yaml):
+        if not path.endswith("_"):  # _target_ and _partial_ are the files' to set
+            comment = comments.get(path, "")
+            yield f"{line:<{COMMENT_COLUMN}}{comment}".rstrip()
+
+
+def _comments(file: Path, conf: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, comment) of a file and those it builds on, which come first."""
+    content = OmegaConf.load(file)
+    for default in content.get("defaults", []) if isinstance(content, DictConfig) else []:
+        if isinstance(default, str) and default != "_self_":
+            yield from _comments(file.parent / f"{default}.yaml", conf, prefix)
+    for path, line in _keys(file.read_text()):
+        found = _LINE.match(line)
+        if found is not None and found["comment"]:
+            yield prefix + path, found["comment"]
+
+
+def _keys(yaml: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, line); a line that sets no key belongs to the one before."""
+    above: list[tuple[int, str]] = []
+    for line in yaml.splitlines():
+        found = _LINE.match(line)
+        if found is not None:
+            indent = len(found["indent"])
+            above = [one for one in above if one[0] < indent] + [(indent, found["key"])]
+        yield ".".join(key for _, key in above), line

@@ -1,0 +1,85 @@
+"""A job of a sweep runs in a process of its own: no rank, environment or open file of it reaches the next one."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+STOPPED = (130, 143)  # Ctrl-C and SIGTERM: they end the sweep, and not the job alone
+
+
+class JobFailed(Exception):
+    """A job ended with ``exit_code``. A launcher may pickle this on another machine."""
+
+    def __init__(self, job: str, exit_code: int) -> None:
+        super().__init__(job, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        job, exit_code = self.args
+        return f"the job {job} of the sweep ended with exit code {exit_code}"
+
+
+class Sweep:
+    """Of ``mulligan VERB`` as it was called; travels with the job when Hydra's launcher sends it elsewhere."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb, self.given, self.pid = verb, sys.argv[1:], os.getpid()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """In a process that a launcher made for the job."""
+        return os.getpid() != self.pid
+
+    def run_job(self) -> None:
+        """Run the job at hand as a user would by ``mulligan VERB key=value ...``; raise ``JobFailed``."""
+        overrides = [str(override) for override in HydraConfig.get().overrides.task]
+        exit_code = _run([sys.executable, "-m", "mulligan", self.verb, *_config_dir(), *overrides, *_number()])
+        if exit_code in STOPPED and not self.is_elsewhere:
+            sys.exit(exit_code)
+        if exit_code:
+            raise JobFailed(self._title_of(overrides), exit_code)
+
+    def _title_of(self, overrides: list[str]) -> str:
+        """Those that set this job apart from the others."""
+        given = [word for word in self.given if "=" in word and not word.startswith("-")]
+        swept = [one.key_or_group for one in OverridesParser.create().parse_overrides(given) if one.is_sweep_override()]
+        return " ".join([one for one in overrides if one.lstrip("+").split("=")[0] in swept] or overrides)
+
+
+def is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _number() -> list[str]:
+    """What ``${hydra:job.num}`` says in the sweep, and would not say in a run."""
+    job = HydraConfig.get().job
+    return [f"hydra.job.num={job.num}", f"hydra.job.id='{job.id}'"]
+
+
+def _config_dir() -> list[str]:
+    """The option again, if it was given."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [word for one in sources if one.provider == "command-line" for word in ("--config-dir", one.path)]
+
+
+def _run(command: list[str]) -> int:
+    """Its exit code, or 128 and the signal that ended it. SIGTERM is passed on, Ctrl-C reaches it by itself."""
+    process = subprocess.Popen(command)
+    former = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    }
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if process.poll() is None:  # what else ends this process, a launcher's own signal say
+            process.terminate()
+            process.wait()
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,92 @@
+"""Sweeps: every job is a run of its own, of several ranks too, and none is left behind."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import Cli, environment
+
+JOBS = ("trainer=cpu_ddp", "evaluate_bytes=20000", "name=${hydra:job.num}_${optimizer.lr}", "sample_prompt='a b'")
+
+
+def files(run: Path, pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(run)) for path in run.rglob(pattern))
+
+
+def test_jobs_of_two_ranks_are_runs_of_their_own(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    done = mulligan("train", *tiny, "-m", *JOBS, "max_steps=2", "optimizer.lr=1e-3,-1.0,2e-3")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "mulligan train: optimizer.lr=-1.0 must be above 0",
+        "mulligan train: the job optimizer.lr=-1.0 of the sweep ended with exit code 2",
+    ]
+    assert done.stdout.count("step 2/2 (100%)") == 2, "the other ranks must be silent"
+    runs = [tmp_path / "runs/0_0.001", tmp_path / "runs/2_0.002"]
+    assert sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir()) == runs
+    for run, rate in zip(runs, (1e-3, 2e-3), strict=True):
+        assert files(run, "config*.yaml") == ["config.yaml"]
+        config = OmegaConf.load(run / "config.yaml")
+        assert (config.optimizer.lr, config.trainer.devices, config.sample_prompt) == (rate, 2, "a b")
+        assert files(run, "metrics.csv") == ["metrics/version_0/metrics.csv"]
+        rows = list(csv.DictReader((run / "metrics/version_0/metrics.csv").read_text().splitlines()))
+        assert [row["step"] for row in rows if row["cross_entropy"]] == ["1", "2"]
+
+
+def is_gone(group: int, within_seconds: float) -> bool:
+    ends = time.monotonic() + within_seconds
+    while time.monotonic() < ends:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_a_stopped_sweep_saves_the_job_at_hand_and_begins_no_other(
+    number: signal.Signals, end: Callable[[int, int], None], tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """SIGTERM reaches the first process alone, Ctrl-C all of a terminal."""
+    options = (*tiny, *JOBS, "max_steps=300", "checkpoint.every_n_steps=1000", "optimizer.lr=1e-3,2e-3")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mulligan", "train", "-m", *options],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert any(line.startswith("step 5/") for line in process.stdout), "it ended before"
+        end(process.pid, number)
+        process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert is_gone(process.pid, within_seconds=10.0), "a rank is left"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert len(files(tmp_path / "runs/0_0.001", "step_*.ckpt")) == 1
+    assert not (tmp_path / "runs/1_0.002").exists()
+
+
+@pytest.mark.slow
+def test_submitit_runs_jobs_of_two_ranks(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="mulligan[slurm] is not installed")
+    options = ("-m", "hydra/launcher=submitit_local", *JOBS, "max_steps=2", "optimizer.lr=1e-3,-1.0")
+    done = mulligan("train", *tiny, *options, timeout=200.0)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "mulligan train: the job optimizer.lr=-1.0 of the sweep ended with exit code 2"
+    )
+    assert files(tmp_path / "runs/0_0.001", "summary.json") == ["summary.json"]
+    logs = [path.read_text() for path in (tmp_path / "runs/.submitit").rglob("*_log.out")]
+    assert sum(log.count("step 2/2 (100%)") for log in logs) == 1
