@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -151,7 +152,14 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
 
 
-def test_a_rank_that_never_comes_is_one_line(mulligan: Cli, tiny: tuple[str, ...]) -> None:
+def test_a_rank_that_never_comes_is_one_line(
+    mulligan: Cli, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port)), ("NODE_RANK", "0")):
+        monkeypatch.setenv(name, value)
     keys = ("trainer=cpu_ddp", "trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy.timeout_seconds=2.0")
     done = mulligan("train", *tiny, *keys)
     assert done.returncode == 75
