@@ -42,7 +42,9 @@ def test_prepare_in_shares(printed: Printed, tiny: tuple[str, ...], tmp_path: Pa
     assert f"{there} of {total} parts are tokenized already, {total - there} are left to do here" in whole
     assert "is ready, fingerprint" in whole
     assert "is prepared already" in printed(*own, "prepare.part=0", "prepare.parts=2")
-    assert "prepare.part=63 prepare.parts=64,\ncounted from 0" in printed("prepare", "--help")
+    shown = printed("prepare", "--help")
+    assert "machines share the work; a last call without these two checks and joins" in shown
+    assert "counted from 0: $SLURM_ARRAY_TASK_ID of an --array=0-63, with parts: 64" in shown
 
 
 def test_prepare_train_evaluate_generate(
