@@ -124,6 +124,7 @@ def test_what_skypilot_is_given() -> None:
     assert {key.split(".")[0] for key in keys_of(task()["envs"]["ARGS"].split())} <= NO_HYPER_PARAMETERS
 
 
+@pytest.mark.slow
 def test_the_pods_train_together(tiny: tuple[str, ...], tmp_path: Path) -> None:
     """Their own arguments and environment, but for what is the cluster's: addresses, GPUs."""
     command = [sys.executable, "-m", "mulligan", *container()["args"], *tiny, "trainer=cpu_ddp", "trainer.devices=1"]
