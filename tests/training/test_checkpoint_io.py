@@ -197,7 +197,7 @@ def test_two_ranks_one_four_and_ddp_follow_the_curve_of_one(
     mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     options = (*tiny, "optimizer.lr=1e-3", "schedule=constant", "accept_changes=true")
-    changes = (("cpu_fsdp2", 2), ("cpu", 1), ("cpu_fsdp2", 4), ("cpu_ddp", 2), ("cpu_fsdp2", 2))
+    changes = (("cpu_fsdp", 2), ("cpu", 1), ("cpu_fsdp", 4), ("cpu_ddp", 2), ("cpu_fsdp", 2))
     assert mulligan("train", *options, "max_steps=10", "name=whole").returncode == 0
     for step, (trainer, ranks) in zip((2, 4, 6, 8, 10), changes, strict=True):
         done = mulligan("train", *options, f"max_steps={step}", f"trainer={trainer}", f"trainer.devices={ranks}")

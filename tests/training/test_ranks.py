@@ -46,8 +46,8 @@ def global_batches(seen: list[dict[str, Any]]) -> list[list[list[int]]]:
     return [sorted(torch.cat(step).tolist()) for step in zip(*(one["tokens"] for one in seen), strict=True)]
 
 
-FAST = (("cpu_ddp", 2, 2), ("cpu_ddp", 4, 1), ("cpu_fsdp2", 2, 2))
-SLOW = (*FAST, ("cpu_ddp", 1, 4), ("cpu_fsdp2", 1, 2), ("cpu_fsdp2", 4, 1))
+FAST = (("cpu_ddp", 2, 2), ("cpu_ddp", 4, 1), ("cpu_fsdp", 2, 2))
+SLOW = (*FAST, ("cpu_ddp", 1, 4), ("cpu_fsdp", 1, 2), ("cpu_fsdp", 4, 1))
 
 
 def losses(run: Path) -> list[float]:
@@ -67,7 +67,7 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
     alone = record(tmp_path / "alone", "cpu", 1, 4, overrides, "name=alone")
     for trainer, ranks, accumulation in shapes:
         name = f"{trainer}_{ranks}x{accumulation}"
-        memory = f"activation_checkpointing={str(trainer == 'cpu_fsdp2').lower()}"
+        memory = f"activation_checkpointing={str(trainer == 'cpu_fsdp').lower()}"
         together = record(tmp_path / name, trainer, ranks, accumulation, overrides, f"name={name}", memory)
         assert global_batches(together) == global_batches(alone)
         for step, wanted in enumerate(alone[0]["gradients"]):
@@ -83,7 +83,7 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
 SENT = {
     "cpu": {},
     "cpu_ddp": {"c10d::allreduce_ torch.float32": 2},  # a bucket
-    "cpu_fsdp2": {
+    "cpu_fsdp": {
         "c10d::_allgather_base_ torch.bfloat16": 2 * 2 * 2,
         "c10d::_allgather_base_ torch.float32": 2,
         "c10d::_reduce_scatter_base_ torch.float32": 2 * 3,
@@ -94,7 +94,7 @@ SENT = {
 
 @pytest.mark.parametrize(
     ("trainer", "precision"),
-    [("cpu", "32-true"), ("cpu", "16-mixed"), ("cpu_ddp", "32-true"), ("cpu_fsdp2", "bf16-mixed")],
+    [("cpu", "32-true"), ("cpu", "16-mixed"), ("cpu_ddp", "32-true"), ("cpu_fsdp", "bf16-mixed")],
 )
 def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
     trainer: str, precision: str, tiny: tuple[str, ...], tmp_path: Path
@@ -114,8 +114,8 @@ def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
     "shapes",
     [
         (("cpu_ddp", 2), ("cpu", 1), ("cpu_ddp", 4)),
-        pytest.param((("cpu_ddp", 2), ("cpu_fsdp2", 2), ("cpu_ddp", 2)), marks=pytest.mark.slow),
-        pytest.param((("cpu_fsdp2", 2), ("cpu_fsdp2", 4), ("cpu", 1)), marks=pytest.mark.slow),
+        pytest.param((("cpu_ddp", 2), ("cpu_fsdp", 2), ("cpu_ddp", 2)), marks=pytest.mark.slow),
+        pytest.param((("cpu_fsdp", 2), ("cpu_fsdp", 4), ("cpu", 1)), marks=pytest.mark.slow),
     ],
     ids=lambda shapes: "-".join(f"{trainer}x{ranks}" for trainer, ranks in shapes),
 )

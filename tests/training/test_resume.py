@@ -182,7 +182,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp", "cpu_fsdp2"])
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp", "cpu_fsdp"])
 def test_killed_at_twenty_moments_it_ends_with_the_same_bits(
     tiny: tuple[str, ...], tmp_path: Path, trainer: str
 ) -> None:

@@ -124,7 +124,7 @@ def begin_anew_at(folder: Path, step: int) -> None:
             remove(path)
 
 
-@pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp2"])
+@pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp"])
 def test_one_rank_sees_no_number_and_both_rewind_as_a_new_process_would(
     tiny: tuple[str, ...], tmp_path: Path, trainer: str
 ) -> None:
