@@ -1,4 +1,4 @@
-"""Made-up documents, a tiny tokenizer trained on them, a source in memory, and shards written by hand."""
+"""Made-up documents, a tiny tokenizer trained on them, a source in memory, and shards written by hand or prepared."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ import pytest
 from mulligan.data.documents import Document, Part
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
 from mulligan.files import write_json
+from tests.data.prepare_and_stop import recipe, silent
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when datasets is imported; no test may touch the network
 
@@ -63,3 +64,32 @@ def write_shards() -> Callable[[Path, list[Shard]], Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def two_sources(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """Forty good files in two sources; one file each that is empty, repetitive, a duplicate, or not UTF-8."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for name in ("web", "code"):
+        (folder / name).mkdir()
+    for number, text in enumerate(texts):
+        (folder / ("web" if number % 3 else "code") / f"{number:02d}.txt").write_text(text)
+    (folder / "web" / "empty.txt").write_text(" \n")
+    (folder / "web" / "repetitive.txt").write_text("0" * 50)
+    (folder / "web" / "duplicate.txt").write_text(texts[0])
+    (folder / "web" / "latin.txt").write_bytes("señor".encode("latin-1"))
+    return folder
+
+
+@pytest.fixture
+def in_two_sources(two_sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe names its files from there."""
+    monkeypatch.chdir(two_sources)
+
+
+@pytest.fixture(scope="session")
+def prepared(two_sources: Path) -> Path:
+    """What the recipe makes of them. It is to stay so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(two_sources)
+        return recipe(str(two_sources / "reference")).prepare(silent)

@@ -1,79 +1,28 @@
 """Prepared data is the same to the byte with any number of workers and machines, and after a kill at any stage."""
 
-import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import pytest
 
 from mulligan.data.documents import Document, TextFiles
-from mulligan.data.join import SPLITS, VERIFIED, verify
+from mulligan.data.join import SPLITS, verify
 from mulligan.data.prepare import DataRecipe
 from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 from mulligan.data.share import Share
 from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
-from mulligan.files import read_json, sha256_file
+from mulligan.files import read_json
+from tests.data import prepare_and_stop
+from tests.data.prepare_and_stop import hashes, recipe, silent
 
-Start = Callable[..., subprocess.Popen[str]]
-
-
-def recipe(folder: str, workers: int = 1, **changes: object) -> DataRecipe:
-    options: dict = {
-        "name": "two",
-        "folder": folder,
-        "sources": {name: TextFiles(paths=[f"{name}/*"], part_bytes=2500) for name in ("web", "code")},
-        "tokenizer": TokenizerRecipe(vocab_size=330, sample_bytes=4000),
-        "weights": {"web": 3.0, "code": 1.0},
-        "validation_fraction": 0.25,
-        "workers": workers,
-    }
-    return DataRecipe(**options | changes)
-
-
-def silent(what: str, done: int, total: int) -> None:
-    pass
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != VERIFIED)
-    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
-    """Forty good files in two sources; one file each that is empty, repetitive, a duplicate, or not UTF-8."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for name in ("web", "code"):
-        (folder / name).mkdir()
-    for number, text in enumerate(texts):
-        (folder / ("web" if number % 3 else "code") / f"{number:02d}.txt").write_text(text)
-    (folder / "web" / "empty.txt").write_text(" \n")
-    (folder / "web" / "repetitive.txt").write_text("0" * 50)
-    (folder / "web" / "duplicate.txt").write_text(texts[0])
-    (folder / "web" / "latin.txt").write_bytes("señor".encode("latin-1"))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def in_corpus(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(corpus)
-
-
-@pytest.fixture(scope="module")
-def prepared(corpus: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(corpus)
-        return recipe(str(corpus / "reference")).prepare(silent)
+pytestmark = pytest.mark.usefixtures("in_two_sources")
+PROGRAM = [sys.executable, prepare_and_stop.__file__]
 
 
 def test_workers_do_not_show(prepared: Path, tmp_path: Path) -> None:
@@ -139,125 +88,15 @@ def test_a_tokenizer_without_its_parts_is_not_kept(prepared: Path, tmp_path: Pat
     assert hashes(started.folder) == hashes(prepared)
 
 
-@pytest.mark.parametrize("parts", [1, 3, 99])
-def test_shares_do_not_show(prepared: Path, tmp_path: Path, parts: int) -> None:
-    for part in reversed(range(parts)):
-        recipe(str(tmp_path)).prepare_share(Share(part=part, parts=parts), silent)
-    assert not (recipe(str(tmp_path)).folder / "manifest.json").exists()
-    folder = recipe(str(tmp_path)).prepare(lambda what, done, total: None if done == total else fail_if(what))
-    assert folder.name == prepared.name
-    assert hashes(folder) == hashes(prepared)
-
-
-def fail_if(what: str) -> None:
-    assert what not in ("tokenizer", "tokenizing"), "the last call did again what was there"
-
-
-def test_a_share_that_is_missing_is_done_by_the_last_call(prepared: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    for part in (0, 2):
-        recipe(str(tmp_path)).prepare_share(Share(part=part, parts=3), silent, said.append)
-    total = number_of_parts()
-    first, both = len(range(0, total, 3)), total - len(range(1, total, 3))
-    joins = "parts are there; `mulligan prepare` without prepare.part joins them"
-    assert said == [f"{first} of {total} {joins}", f"{both} of {total} {joins}"]
-    recipe(str(tmp_path)).prepare(silent, said.append)
-    assert said[2:] == [f"{both} of {total} parts are tokenized already, {total - both} are left to do here"]
-    assert hashes(recipe(str(tmp_path)).folder) == hashes(prepared)
-
-
-def number_of_parts() -> int:
-    return sum(len(source.parts()) for source in recipe("").sources.values())
-
-
-def test_a_share_of_finished_data_does_nothing(prepared: Path) -> None:
-    before, said = hashes(prepared), []
-    recipe(str(prepared.parent)).prepare_share(Share(part=0, parts=2), fail_if_called, said.append)
-    assert said == [f"{prepared} is prepared already"]
-    assert hashes(prepared) == before
-
-
-def fail_if_called(what: str, done: int, total: int) -> None:
-    pytest.fail(f"{what} {done} of {total}")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Prepare in a process of its own, all or one of two shares; whatever happens, it ends after a time."""
-    with ExitStack() as stack:
-
-        def run(stage: str, part: int | None = None) -> subprocess.Popen[str]:
-            command = [sys.executable, "-u", __file__, str(tmp_path), stage, *([] if part is None else [str(part)])]
-            program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            stack.enter_context(program)
-            stack.callback(program.kill)
-            end = Timer(60, program.kill)
-            end.start()
-            stack.callback(end.cancel)
-            return program
-
-        yield run
-
-
-def heard(program: subprocess.Popen[str], pattern: str) -> bool:
-    """Read what ``program`` prints until a line matches."""
-    assert program.stdout is not None
-    return any(re.search(pattern, line) for line in program.stdout)
-
-
-def test_who_prepares_the_whole_waits_for_shares_in_the_making(prepared: Path, tmp_path: Path, start: Start) -> None:
-    share = start("pause tokenizing 2", part=0)
-    assert heard(share, "pauses")
-    whole = start("never 0")
-    assert heard(whole, "waiting for other processes to prepare")
-    assert not (recipe(str(tmp_path)).folder / "manifest.json").exists()
-    share.kill()  # SIGKILL frees its lock
-    assert heard(whole, "2 of .* parts are tokenized already")
-    assert whole.wait(timeout=60) == 0
-    assert hashes(recipe(str(tmp_path)).folder) == hashes(prepared)
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_of_two_shares_one_trains_the_tokenizer_and_the_other_waits(
-    prepared: Path, tmp_path: Path, start: Start, killed: bool
-) -> None:
-    first = start("pause tokenizer 0", part=0)
-    assert heard(first, "pauses")
-    second = start("never 0", part=1)
-    assert heard(second, "waiting for the tokenizer, which another process makes")
-    if killed:
-        first.kill()
-    else:
-        first.stdin.write("go on\n")
-        first.stdin.flush()
-    assert heard(second, "parts are there")
-    assert (first.wait(timeout=60), second.wait(timeout=60)) == (-signal.SIGKILL if killed else 0, 0)
-    if killed:
-        recipe(str(tmp_path)).prepare_share(Share(part=0, parts=2), silent)
-    recipe(str(tmp_path)).prepare(lambda what, done, total: None if done == total else fail_if(what))
-    assert hashes(recipe(str(tmp_path)).folder) == hashes(prepared)
-
-
-def test_a_killed_share_goes_on_behind_its_last_part(prepared: Path, tmp_path: Path, start: Start) -> None:
-    killed = start("tokenizing 2", part=1)
-    assert killed.wait(timeout=60) == -signal.SIGKILL
-    said: list[str] = []
-    recipe(str(tmp_path)).prepare_share(Share(part=1, parts=2), silent, said.append)
-    mine = number_of_parts() // 2
-    assert said[0] == f"2 of {mine} parts are tokenized already, {mine - 2} are left to do here"
-    recipe(str(tmp_path)).prepare(silent)
-    assert hashes(recipe(str(tmp_path)).folder) == hashes(prepared)
-
-
 def test_of_two_processes_one_does_the_work(prepared: Path, tmp_path: Path) -> None:
-    programs = [subprocess.Popen([sys.executable, __file__, str(tmp_path), "never 0"]) for _ in range(2)]
+    programs = [subprocess.Popen([*PROGRAM, str(tmp_path), "never 0"]) for _ in range(2)]
     assert [program.wait(timeout=60) for program in programs] == [0, 0]
     assert hashes(recipe(str(tmp_path)).folder) == hashes(prepared)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer 1", "tokenizing 3", "joining 0", "joining 1"])
 def test_killed_and_started_again_it_gives_the_same_bytes(prepared: Path, tmp_path: Path, stage: str) -> None:
-    killed = subprocess.run([sys.executable, __file__, str(tmp_path), stage], timeout=60)
+    killed = subprocess.run([*PROGRAM, str(tmp_path), stage], timeout=60)
     assert killed.returncode == -signal.SIGKILL
     resumed = recipe(str(tmp_path))
     assert (resumed.folder / "manifest.json").exists() is (stage == "joining 1")
@@ -378,25 +217,3 @@ def test_the_folder_is_named_after_all_that_decides_the_bytes() -> None:
     ]
     assert len({recipe("data", **change).folder for change in [{}, *changes]}) == 5
     assert recipe("data", workers=3, loader_workers=2, document_mask=True).folder == recipe("data").folder
-
-
-def stopped_at(stage: str, folder: str, share: Share) -> None:
-    """Prepare, and at ``stage`` be killed, or pause until told to go on."""
-
-    def report(what: str, done: int, total: int) -> None:
-        if f"{what} {done}" == stage:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if f"pause {what} {done}" == stage:
-            print("pauses")
-            input()
-
-    own = recipe(folder)
-    if share.is_whole:
-        own.prepare(report, print)
-    else:
-        own.prepare_share(share, report, print)
-
-
-if __name__ == "__main__":
-    _, given_folder, given_stage, *given_part = sys.argv
-    stopped_at(given_stage, given_folder, Share(part=int(given_part[0]), parts=2) if given_part else Share())

@@ -148,7 +148,7 @@ def test_the_detector_begins_afresh_where_losses_are_others_and_not_on_other_mac
         run = make_run(*overrides)
         run.trainer.fit = lambda *_, **__: None  # type: ignore[method-assign]  # bound is enough
         run.train(silent, silent)
-        return run.guard.regime
+        return run.guard.judge.regime
 
     known = regime()
     ast.literal_eval(known)  # no object's address

@@ -9,15 +9,14 @@ from typing import NamedTuple
 from lightning.pytorch import Callback
 
 from mulligan.data.sequencer import Sequencer
-from mulligan.stability.detector import Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import Checkpoint
 from mulligan.training.faults import Fault
+from mulligan.training.judging import Verdict
 from mulligan.training.replay import StopAfter
 from mulligan.training.run import TrainingRun
-from mulligan.training.step_sums import StepValues
 
 SETTLING_STEPS = 8  # judged behind the batches in question: damage shows a little later
 
@@ -85,23 +84,17 @@ def write_start(arm: Arm, ledger: Ledger, folder: Path) -> None:
 def try_out(arm: Arm, run: TrainingRun) -> Outcome:
     """Train ``run``, whose guard only watches, through the arm's updates; nothing is saved."""
     assert run.guard is not None
-    judge, judged, spikes = run.guard.judge, [], []
-
-    def record(values: StepValues) -> tuple[Judgement, bool]:
-        judgement, is_spike = judge(values)
-        if arm.first <= judgement.step <= arm.last:
-            judged.append(judgement)
-            spikes.append(is_spike)
-        return judgement, is_spike
-
-    run.guard.judge = record  # type: ignore[method-assign]  # looked at on its way
+    verdicts: list[Verdict] = []
+    run.guard.look_on = verdicts.append
     run.trainer.strategy.checkpoint_io = DiscardCheckpoints()
     run.callbacks[:] = [one for one in run.callbacks if not isinstance(one, ConsoleProgress) and not _is_over(one)]
     run.callbacks.append(StopAfter(arm.last + 1))  # judged a step late
     run.train(lambda *_: None, lambda _: None)
-    rises = [one.loss - one.centre if math.isfinite(one.loss) else math.inf for one in judged]
+    judged = [one for one in verdicts if arm.first <= one.judgement.step <= arm.last]
+    judgements = [one.judgement for one in judged]
+    rises = [one.loss - one.centre if math.isfinite(one.loss) else math.inf for one in judgements]
     known = [rise for rise in rises if not math.isnan(rise)]
-    return Outcome(arm, max(known, default=math.nan), any(spikes))
+    return Outcome(arm, max(known, default=math.nan), any(one.is_spike for one in judged))
 
 
 def _is_over(callback: Callback) -> bool:

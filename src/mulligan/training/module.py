@@ -25,6 +25,7 @@ from mulligan.stability.ledger import Ledger
 from mulligan.training.clipping import Clipping
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.optimizers import AdamWRecipe
+from mulligan.training.resuming import check_shapes, rescale_batch_progress, take_loss_scale, take_recipe
 from mulligan.training.schedules import Schedule
 from mulligan.training.step_sums import StepSums, StepValues
 
@@ -194,38 +195,11 @@ class PretrainModule(LightningModule):
                 f"the checkpoint was trained on data {saved['data_fingerprint'][:16]}, the prepared data is "
                 f"{self.data_fingerprint()[:16]}: bring the old data back, or begin a run of another name"
             )
-        self._take_current_loss_scale(checkpoint)
-        self._check_shapes(checkpoint["state_dict"])
+        take_loss_scale(checkpoint, self.loss_scale)
+        check_shapes(checkpoint["state_dict"], self.state_dict())
         self.ledger.check_copy(saved.get("ledger", []), f"the checkpoint of step {checkpoint['global_step']}")
-        _rescale_batch_progress(checkpoint, self.accumulation)
-        self._take_current_recipe(checkpoint)
-
-    def _take_current_loss_scale(self, checkpoint: dict[str, Any]) -> None:
-        """After a change of the precision float16 begins with a fresh one, and the others have none."""
-        own = {} if self.loss_scale is None else self.loss_scale.state_dict(prefix="loss_scale.")
-        saved = checkpoint["state_dict"].items()
-        kept = {name: tensor for name, tensor in saved if name in own or not name.startswith("loss_scale.")}
-        checkpoint["state_dict"] = own | kept
-
-    def _check_shapes(self, saved: dict[str, Tensor]) -> None:
-        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        for name in sorted(own.keys() | saved.keys()):
-            found = tuple(saved[name].shape) if name in saved else "nothing"
-            if found != own.get(name, "nothing"):
-                raise ValueError(
-                    f"the checkpoint holds another model ({name}: {found}, now {own.get(name, 'nothing')}): model.* "
-                    f"cannot change in a run; begin a run of another name"
-                )
-
-    def _take_current_recipe(self, checkpoint: dict[str, Any]) -> None:
-        """PyTorch restores rates and decay from the checkpoint; a config that was changed on purpose goes before."""
-        recipe, factor = self.optimizer_recipe, self.rate_factor(checkpoint["global_step"])
-        current = {"lr": recipe.lr * factor, "initial_lr": recipe.lr, "betas": recipe.betas, "eps": recipe.eps}
-        for state in checkpoint["optimizer_states"]:
-            for group, weight_decay in zip(state["param_groups"], (recipe.weight_decay, 0.0), strict=True):
-                group |= current | {"weight_decay": weight_decay}
-        for state in checkpoint["lr_schedulers"]:
-            state["base_lrs"] = [recipe.lr] * len(state["base_lrs"])
+        rescale_batch_progress(checkpoint, self.accumulation)
+        take_recipe(checkpoint, self.optimizer_recipe, self.rate_factor(checkpoint["global_step"]))
 
     def _terms(self, tokens_BT: Tensor, *, regularized: bool) -> Terms:
         assert self.model is not None
@@ -243,14 +217,3 @@ def _generator(device: torch.device) -> torch.Generator:
     if device.type == "cuda":
         return torch.cuda.default_generators[device.index or 0]
     return torch.default_generator
-
-
-def _rescale_batch_progress(checkpoint: dict[str, Any], accumulation: int) -> None:
-    """Lightning counts micro-batches: on another world size a step has another number of them."""
-    if checkpoint["global_step"] == 0:  # of the start: Lightning takes it to be in the middle of a batch
-        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = -1
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        unfinished = counts["processed"] - counts["completed"]  # 1 when saved from on_train_batch_end
-        counts |= dict.fromkeys(("ready", "started", "processed"), checkpoint["global_step"] * accumulation)
-        counts["completed"] = counts["processed"] - unfinished

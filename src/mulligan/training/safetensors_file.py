@@ -1,7 +1,8 @@
 """Write tensors as a safetensors file: a JSON header behind its length, then the bytes. No code can hide in one.
 
-The format: https://github.com/huggingface/safetensors#format. Their own writer knows no stream, and what is hashed on
-its way to disk need not be read again.
+The format: https://github.com/huggingface/safetensors#format. Their own writer takes a path (read in 0.8): its bytes
+would have to be read again to be hashed, none but the owner may read the file, a full disk is an error without a
+number, and tied weights it refuses.
 """
 
 import json

@@ -73,10 +73,9 @@ class FullyShardedStrategy(ModelParallelStrategy):
             read_into(self._loaded_from, {f"state_dict.{name}": own[name] for name in empty_ones})
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        in_parts: dict[str, Tensor] = {}
         for number, (optimizer, saved) in enumerate(zip(self.optimizers, checkpoint["optimizer_states"], strict=True)):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            state = {}
+            state, in_parts = {}, {}
             for index, moments in saved["state"].items():
                 own = parameters[index]
                 state[index] = {key: _like(own, value) if value.ndim else value for key, value in moments.items()}

@@ -1,14 +1,12 @@
-"""The guard of a run: reads each step's loss one step late, and heals what the detector finds.
+"""The guard of a run: has each step judged one step late, and heals what is found.
 
 Every rank sees the same global numbers and so decides alike; rank 0 writes the ledger.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
 from mulligan.data.sequencer import Sequencer
@@ -17,13 +15,11 @@ from mulligan.stability.ledger import Ledger
 from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
-from mulligan.training.clipping import OVERFLOWED, WITHHELD
 from mulligan.training.interventions import circumstances, described, tell
+from mulligan.training.judging import Judge, Verdict
 from mulligan.training.module import PretrainModule
 from mulligan.training.restore_points import RestorePoints
 from mulligan.training.step_sums import StepValues
-
-RECORDED_STEPS = 64  # that a line of the ledger shows
 
 
 class Refit(Exception):
@@ -57,8 +53,7 @@ class Guard(Callback):
                 f"- 1) x every_n_steps={reach} reaches: keep more of them, or rewind less far"
             )
         self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
-        self._pending: StepValues | None = None
-        self._recent: deque[list[float]] = deque(maxlen=RECORDED_STEPS)  # step, loss, norm: for the ledger
+        self.look_on: Callable[[Verdict], None] = lambda verdict: None  # for experiments
         self._step = self._attempt = -1
         self._told_onset: int | None = None
 
@@ -80,10 +75,11 @@ class Guard(Callback):
         ``fingerprints`` are of what a line of the ledger was written under: the config and the data.
         """
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
+        self.judge = Judge(detector=self.detector, policy=self.policy, ledger=ledger, regime=regime)
         in_memory = self.snapshots if self.way == "in_place" else None
         self.points = RestorePoints(snapshots=in_memory, folder=checkpoint.folder, ledger=ledger)
         self.global_batch, self.sequence_length = global_batch, sequence_length
-        self.regime, self.fingerprints, self.say = regime, fingerprints, say
+        self.fingerprints, self.say = fingerprints, say
 
     def check_reach(self, checkpoint: SaveCheckpoints) -> None:
         """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go, or only the state
@@ -107,7 +103,7 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
-        self.points.take(trainer, pl_module, self._host_state)
+        self.points.take(trainer, pl_module, self.judge.host_state)
         if self.way == "refit" and not self.points.on_disk(trainer):
             self.checkpoint.save(trainer, also_the_start=True)
 
@@ -120,65 +116,30 @@ class Guard(Callback):
         if step == self._step:
             return  # in the middle of an accumulation window
         self._step, self._attempt = step, pl_module.attempt
-        to_judge, self._pending = [self._pending], pl_module.take_step_values(step)
-        if step == trainer.max_steps:  # no step comes behind the last to judge it in
-            to_judge, self._pending = [*to_judge, self._pending], None
-        for values in to_judge:
-            if values is not None and self._takes_back(trainer, pl_module, values):
+        for values in self.judge.due(pl_module.take_step_values(step), is_last=step == trainer.max_steps):
+            if self._takes_back(trainer, pl_module, values):
                 return
-        self.points.take(trainer, pl_module, self._host_state)
+        self.points.take(trainer, pl_module, self.judge.host_state)
 
     def state_dict(self) -> dict[str, Any]:
-        state = self._host_state()
-        pending: StepValues | None = state["pending"]
-        pending_values = None if pending is None else [pending.step, *pending.raw()]
-        return state | {"pending": pending_values, "regime": self.regime}
+        return self.judge.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pending = state_dict["pending"]
-        values = None if pending is None else StepValues(pending[0], torch.tensor(pending[1:], dtype=torch.float64))
-        self._load_host_state(state_dict | {"pending": values})
-        if state_dict["regime"] != self.regime:
-            self.detector.reset()
-
-    def _host_state(self) -> dict[str, Any]:
-        return {"detector": self.detector.state_dict(), "pending": self._pending, "recent": list(self._recent)}
-
-    def _load_host_state(self, state: dict[str, Any]) -> None:
-        self.detector.load_state_dict(state["detector"])
-        self._pending = state["pending"]
-        self._recent.clear()
-        self._recent.extend(state["recent"])
+        self.judge.load_state_dict(state_dict)
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
-        _, norm, left_out = values.read()
-        judgement, is_spike = self.judge(values)
-        if is_spike and self._answers(trainer, module, judgement, norm):
+        verdict = self.judge.verdict(values)
+        self.look_on(verdict)
+        if verdict.is_spike and self._answers(trainer, module, verdict):
             return True
-        if left_out == WITHHELD:
-            self._record_withheld(trainer, judgement, norm)
+        if verdict.is_withheld:
+            self._record_withheld(trainer, verdict)
         return False
 
-    def judge(self, values: StepValues) -> tuple[Judgement, bool]:
-        """What the detector makes of a step, and whether that is a spike: a bad gradient that the policy tolerates is
-        none, one more is.
-        """
-        loss, norm, left_out = values.read()
-        if self.ledger.rate_factor(values.step - 1) > self.ledger.rate_factor(values.step - 2):
-            self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
-        self._recent.append([values.step, loss, norm])
-        # An overflow of float16 says nothing of the gradient.
-        judgement = self.detector.observe(values.step, loss, None if left_out == OVERFLOWED else norm)
-        if left_out != WITHHELD:
-            return judgement, judgement.triggered is not None
-        if self.policy.tolerates(values.step, self.ledger.withheld_steps):
-            return judgement, False
-        onset = values.step if judgement.onset is None else judgement.onset  # the run stands still
-        return judgement._replace(onset=onset, triggered=judgement.triggered or "gradient"), True
-
-    def _answers(self, trainer: Trainer, module: PretrainModule, judgement: Judgement, norm: float) -> bool:
+    def _answers(self, trainer: Trainer, module: PretrainModule, verdict: Verdict) -> bool:
         """Do what the policy says to a spike; True when that went back to an earlier step."""
+        judgement = verdict.judgement
         assert judgement.onset is not None
         if judgement.onset == self._told_onset:
             return False
@@ -189,7 +150,7 @@ class Guard(Callback):
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
         latest = judgement.onset - 2 if isinstance(decision, Halt) else decision.latest_target
         target = self.points.find(trainer, latest, judgement.onset)
-        line = self._circumstances(trainer, judgement, norm) | {"onset": judgement.onset, "target": target}
+        line = self._circumstances(trainer, verdict) | {"onset": judgement.onset, "target": target}
         if target is not None:
             line["tokens_lost"] = (trainer.global_step - target) * self.global_batch * self.sequence_length
         if isinstance(decision, Halt):
@@ -205,12 +166,13 @@ class Guard(Callback):
         self._tell(trainer, f"step {judgement.step}: {described(judgement)}; {why}")
         self._told_onset = judgement.onset
 
-    def _record_withheld(self, trainer: Trainer, judgement: Judgement, norm: float) -> None:
-        if judgement.step in self.ledger.withheld_steps:
+    def _record_withheld(self, trainer: Trainer, verdict: Verdict) -> None:
+        step, norm = verdict.judgement.step, verdict.gradient_norm
+        if step in self.ledger.withheld_steps:
             return  # a start from an earlier checkpoint came by again
-        self.ledger.append("withheld", **self._circumstances(trainer, judgement, norm))
+        self.ledger.append("withheld", **self._circumstances(trainer, verdict))
         why = f"more than {self.detector.norm_ratio:g} times the median" if math.isfinite(norm) else "not finite"
-        self._tell(trainer, f"step {judgement.step}: gradient norm {norm:.3g}, {why}: its update is left out")
+        self._tell(trainer, f"step {step}: gradient norm {norm:.3g}, {why}: its update is left out")
 
     def _halt(
         self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, line: dict[str, Any]
@@ -264,19 +226,19 @@ class Guard(Callback):
         host_state = self.points.restore(trainer, module, target)
         if host_state is None:
             return False
-        self._load_host_state(host_state)
+        self.judge.load_host_state(host_state)
         self._step, self._told_onset = target, None
         return True
 
     def _tell(self, trainer: Trainer, text: str) -> None:
         tell(trainer, self.say, text, attempt=self._attempt, interventions=len(self.ledger.lines))
 
-    def _circumstances(self, trainer: Trainer, judgement: Judgement, norm: float) -> dict[str, Any]:
+    def _circumstances(self, trainer: Trainer, verdict: Verdict) -> dict[str, Any]:
         return circumstances(
-            judgement,
+            verdict.judgement,
             step=trainer.global_step,
             attempt=self._attempt,
-            gradient_norm=norm,
-            recent=self._recent,
+            gradient_norm=verdict.gradient_norm,
+            recent=self.judge.recent,
             fingerprints=self.fingerprints(),
         )

@@ -1,0 +1,75 @@
+"""What the guard makes of each step, one step late, and all that it remembers for it."""
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+
+from mulligan.stability.detector import Detector, Judgement
+from mulligan.stability.ledger import Ledger
+from mulligan.stability.policy import Policy
+from mulligan.training.clipping import OVERFLOWED, WITHHELD
+from mulligan.training.step_sums import StepValues
+
+RECORDED_STEPS = 64  # that a line of the ledger shows
+
+
+class Verdict(NamedTuple):
+    judgement: Judgement
+    gradient_norm: float  # before clipping
+    is_withheld: bool  # the step's update was left out
+    is_spike: bool
+
+
+class Judge:
+    """``recent`` is the curve of the last steps: step, loss and norm of each."""
+
+    def __init__(self, *, detector: Detector, policy: Policy, ledger: Ledger, regime: str) -> None:
+        self.detector, self.policy, self.ledger, self.regime = detector, policy, ledger, regime
+        self.recent: deque[list[float]] = deque(maxlen=RECORDED_STEPS)
+        self._pending: StepValues | None = None
+
+    def due(self, values: StepValues, *, is_last: bool) -> list[StepValues]:
+        """Take in the newest step; the steps to judge now: the one before it, and it too if none comes behind it."""
+        steps = [self._pending, values] if is_last else [self._pending]
+        self._pending = None if is_last else values
+        return [step for step in steps if step is not None]
+
+    def verdict(self, values: StepValues) -> Verdict:
+        """What one step is. A bad gradient that the policy tolerates is no spike, one more is."""
+        loss, norm, left_out = values.read()
+        if self.ledger.rate_factor(values.step - 1) > self.ledger.rate_factor(values.step - 2):
+            self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
+        self.recent.append([values.step, loss, norm])
+        # An overflow of float16 says nothing of the gradient.
+        judgement = self.detector.observe(values.step, loss, None if left_out == OVERFLOWED else norm)
+        if left_out != WITHHELD:
+            return Verdict(judgement, norm, is_withheld=False, is_spike=judgement.triggered is not None)
+        if self.policy.tolerates(values.step, self.ledger.withheld_steps):
+            return Verdict(judgement, norm, is_withheld=True, is_spike=False)
+        onset = values.step if judgement.onset is None else judgement.onset  # the run stands still
+        judgement = judgement._replace(onset=onset, triggered=judgement.triggered or "gradient")
+        return Verdict(judgement, norm, is_withheld=True, is_spike=True)
+
+    def host_state(self) -> dict[str, Any]:
+        """Kept with a snapshot: it waits for nothing."""
+        return {"detector": self.detector.state_dict(), "pending": self._pending, "recent": list(self.recent)}
+
+    def load_host_state(self, state: dict[str, Any]) -> None:
+        self.detector.load_state_dict(state["detector"])
+        self._pending = state["pending"]
+        self.recent.clear()
+        self.recent.extend(state["recent"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in a checkpoint: it waits for the device."""
+        values = self._pending
+        pending = None if values is None else [values.step, *values.raw()]
+        return self.host_state() | {"pending": pending, "regime": self.regime}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pending = state["pending"]
+        values = None if pending is None else StepValues(pending[0], torch.tensor(pending[1:], dtype=torch.float64))
+        self.load_host_state(state | {"pending": values})
+        if state["regime"] != self.regime:
+            self.detector.reset()
