@@ -42,6 +42,14 @@ MISTAKES = {
     "train trainer=cpu_ddp trainer.strategy.timeout_seconds=0.0": "trainer.strategy.timeout_seconds=0.0 must be",
     "train trainer=cpu_fsdp trainer.strategy.timeout_seconds=-1.0": "trainer.strategy.timeout_seconds=-1.0 must be",
     "train trainer=cpu_ddp trainer.strategy.timeout_secs=9": "trainer.strategy.timeout_secs",
+    "train trainer=cpu_fsdp trainer.strategy.tensor_parallel_size=0": "tensor_parallel_size=0 must be at least 1",
+    "train trainer=cpu_fsdp trainer.strategy.tensor_parallel_size=3": (
+        "trainer.strategy.tensor_parallel_size=3 must divide trainer.devices x trainer.num_nodes=2: the nearest"
+    ),
+    "train trainer=cpu_fsdp trainer.devices=3 trainer.strategy.tensor_parallel_size=3": (
+        "trainer.strategy.tensor_parallel_size=3 must divide model.num_heads=2: the nearest that divides all it has to "
+        "is 1"
+    ),
     "train trainer=single_gpu": "trainer.accelerator=gpu, trainer.devices=1, trainer.num_nodes=1: No supported gpu",
     "train trainer=ddp": "found; trainer=cpu and trainer=cpu_ddp need no GPU",
     "train trainer=cpu_dpp": "cpu_fsdp, ddp, fsdp, multi_node, single_gpu; did you mean cpu_ddp?",

@@ -64,7 +64,7 @@ def test_initial_deviation_shrinks_with_depth() -> None:
     deep, flat = built(width=64, num_layers=8), built(width=64, num_layers=8, init_by_depth=False)
     ratio = flat.blocks[0].feedforward.down.weight.std() / deep.blocks[0].feedforward.down.weight.std()
     torch.testing.assert_close(ratio, torch.tensor(4.0), rtol=1e-4, atol=0.0)
-    torch.testing.assert_close(deep.blocks[0].attention.qkv.weight.std(), torch.tensor(0.02), rtol=0.05, atol=0.0)
+    torch.testing.assert_close(deep.blocks[0].attention.q.weight.std(), torch.tensor(0.02), rtol=0.05, atol=0.0)
 
 
 def test_tied_weights_are_one_tensor_after_materializing_and_loading() -> None:

@@ -35,12 +35,11 @@ def llama() -> tuple[nn.Module, ModelConfig, dict[str, Tensor]]:
         ours |= {
             f"{new}attention_norm.weight": state[f"{old}input_layernorm.weight"],
             f"{new}feedforward_norm.weight": state[f"{old}post_attention_layernorm.weight"],
-            f"{new}attention.qkv.weight": torch.cat([state[f"{old}self_attn.{part}_proj.weight"] for part in "qkv"]),
             f"{new}attention.out.weight": state[f"{old}self_attn.o_proj.weight"],
-            f"{new}feedforward.up.weight": torch.cat(
-                [state[f"{old}mlp.{part}_proj.weight"] for part in ("gate", "up")]
-            ),
-            f"{new}feedforward.down.weight": state[f"{old}mlp.down_proj.weight"],
+        }
+        ours |= {f"{new}attention.{part}.weight": state[f"{old}self_attn.{part}_proj.weight"] for part in "qkv"}
+        ours |= {
+            f"{new}feedforward.{part}.weight": state[f"{old}mlp.{part}_proj.weight"] for part in ("gate", "up", "down")
         }
     return theirs, ModelConfig(**SHAPE, num_key_value_heads=2, tied_embeddings=False), ours
 
@@ -61,7 +60,7 @@ def gpt2() -> tuple[nn.Module, ModelConfig, dict[str, Tensor]]:
         "norm.bias": state["ln_f.bias"],
     }
     names = {
-        "attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
+        "attention_norm": "ln_1", "attention.out": "attn.c_proj",
         "feedforward_norm": "ln_2", "feedforward.up": "mlp.c_fc", "feedforward.down": "mlp.c_proj",
     }  # fmt: skip
     for layer in range(3):
@@ -69,6 +68,9 @@ def gpt2() -> tuple[nn.Module, ModelConfig, dict[str, Tensor]]:
             weight = state[f"h.{layer}.{old}.weight"]  # Conv1D keeps its matrices the other way round
             ours[f"blocks.{layer}.{new}.weight"] = weight.T.contiguous() if weight.ndim == 2 else weight
             ours[f"blocks.{layer}.{new}.bias"] = state[f"h.{layer}.{old}.bias"]
+        for kind in ("weight", "bias"):  # three in one, by columns
+            for part, weight in zip("qkv", state[f"h.{layer}.attn.c_attn.{kind}"].chunk(3, dim=-1), strict=True):
+                ours[f"blocks.{layer}.attention.{part}.{kind}"] = weight.T.contiguous() if weight.ndim == 2 else weight
     form = {"norm": "layer", "positions": "learned", "feedforward": "gelu", "bias": True}
     return theirs, ModelConfig(**SHAPE, **form), ours
 

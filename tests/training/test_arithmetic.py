@@ -1,10 +1,11 @@
 """Batch and length: what divides, and what the errors propose."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
+from mulligan.training.arithmetic import accumulation_of, check_split, num_steps_of, samples_of_global_batch
 
 
 def test_global_batch_from_samples_or_tokens() -> None:
@@ -34,6 +35,14 @@ def test_accumulation_follows(micro_batch: int | None, world_size: int, expected
 def test_what_cannot_divide_names_the_nearest(options: dict[str, Any], proposal: str) -> None:
     with pytest.raises(ValueError, match=proposal):
         accumulation_of(**options)
+
+
+@pytest.mark.parametrize(
+    ("size", "named"), [(3, "ranks=16: the nearest that divides all it has to is 2"), (8, "heads=12.* is 4"), (2, None)]
+)
+def test_tensor_parallel_ranks_divide_all(size: int, named: str | None) -> None:
+    with nullcontext() if named is None else pytest.raises(ValueError, match=f"tensor_parallel_size={size} .*{named}"):
+        check_split(size, {"ranks": 16, "heads": 12, "width": 32})
 
 
 def test_tokens_name_the_nearest_multiples() -> None:

@@ -25,15 +25,23 @@ def parameters() -> list[Tensor]:
 def test_shards_are_clipped_as_pytorch_clips(max_norm: float) -> None:
     plain, sharded = parameters(), [one.grad for one in parameters()]
     norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
-    found, sums_2 = _clip(sharded, max_norm, SUMS, are_shards=True)
+    found, sums_2 = _clip(sharded, max_norm, SUMS, copies=[1] * 3)
     torch.testing.assert_close(found, norm)
     torch.testing.assert_close(sharded, [one.grad for one in plain])
     assert sums_2.tolist() == [5.0, 2.0]
 
 
+def test_what_several_ranks_have_counts_once() -> None:
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([6.0, 8.0, 0.0]), torch.tensor([24.0, 0.0])]
+    norm, sums_2 = _clip(gradients, 13.0, SUMS, copies=[1, 4, 4])
+    assert norm.item() == pytest.approx((25 + 100 / 4 + 576 / 4) ** 0.5)
+    assert gradients[0].tolist() == pytest.approx([3.0 * 13 / norm.item(), 4.0 * 13 / norm.item()])
+    assert sums_2.equal(SUMS)
+
+
 def test_shards_in_bf16_leave_the_sums_alone() -> None:
     exact = torch.tensor([4620289.0, 2097153.0])
-    _, sums_2 = _clip([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact, are_shards=True)
+    _, sums_2 = _clip([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact, copies=[1])
     assert sums_2.equal(exact)
 
 
@@ -75,12 +83,12 @@ def test_a_limit_that_is_lifted_withholds_nothing_more() -> None:
     assert float(optimizer.state[held[0]]["step"]) == 1.0
 
 
-@pytest.mark.parametrize("are_shards", [False, True])
+@pytest.mark.parametrize("copies", [(), (1, 1, 1)])
 @pytest.mark.parametrize("max_norm", [0.5, 100.0])
-def test_gradients_too_large_by_the_scale_are_clipped_as_without_it(max_norm: float, are_shards: bool) -> None:
+def test_gradients_too_large_by_the_scale_are_clipped_as_without_it(max_norm: float, copies: tuple[int, ...]) -> None:
     plain, scaled = parameters(), [one.grad * 2.0**16 for one in parameters()]
     norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
-    found, _ = _clip(scaled, max_norm, SUMS, are_shards=are_shards, scale=torch.tensor(2.0**16))
+    found, _ = _clip(scaled, max_norm, SUMS, copies=copies, scale=torch.tensor(2.0**16))
     torch.testing.assert_close(found, norm)
     torch.testing.assert_close(scaled, [one.grad for one in plain])
 

@@ -18,14 +18,19 @@ from tests.conftest import Cli, environment
 PROGRAM = Path(__file__).with_name("train_and_record.py")
 # The same rate for every step: the second gradient is compared before rounding has grown through Adam.
 OPTIONS = ("max_steps=2", "schedule=constant", "optimizer.lr=1e-6", "model.dropout=0.0", "checkpoint.every_n_steps=100")
+TRAINERS = {"cpu_tp": ("trainer=cpu_fsdp", "trainer.strategy.tensor_parallel_size=2")}
 
 
 def record(
     folder: Path, trainer: str, ranks: int, accumulation: int, overrides: tuple[str, ...], *more: str
 ) -> list[dict[str, Any]]:
-    """What each rank saw: tokens and gradients of each step, and operators of some. ``folder`` holds runs/ beside."""
+    """What each rank saw: tokens and gradients of each step, and operators of some. ``folder`` holds runs/ beside.
+
+    ``cpu_tp`` is cpu_fsdp with pairs of tensor-parallel ranks.
+    """
     folder.mkdir()
-    shape = (f"trainer={trainer}", f"trainer.devices={ranks}", f"micro_batch={4 // (ranks * accumulation)}")
+    micro_batch = 4 * sharing(trainer) // (ranks * accumulation)
+    shape = (*TRAINERS.get(trainer, (f"trainer={trainer}",)), f"trainer.devices={ranks}", f"micro_batch={micro_batch}")
     command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *shape, *more]
     process = subprocess.Popen(
         command, cwd=folder.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -41,13 +46,18 @@ def record(
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
+def sharing(trainer: str) -> int:
+    """How many ranks in a row read the same samples."""
+    return 2 if trainer == "cpu_tp" else 1
+
+
 def global_batches(seen: list[dict[str, Any]]) -> list[list[list[int]]]:
     """The samples of each step over all ranks, in an order of their own."""
     return [sorted(torch.cat(step).tolist()) for step in zip(*(one["tokens"] for one in seen), strict=True)]
 
 
-FAST = (("cpu_ddp", 2, 2), ("cpu_ddp", 4, 1), ("cpu_fsdp", 2, 2))
-SLOW = (*FAST, ("cpu_ddp", 1, 4), ("cpu_fsdp", 1, 2), ("cpu_fsdp", 4, 1))
+FAST = (("cpu_ddp", 2, 2), ("cpu_ddp", 4, 1), ("cpu_fsdp", 2, 2), ("cpu_tp", 2, 2))
+SLOW = (*FAST, ("cpu_ddp", 1, 4), ("cpu_fsdp", 1, 2), ("cpu_fsdp", 4, 1), ("cpu_tp", 4, 2))
 
 
 def losses(run: Path) -> list[float]:
@@ -58,18 +68,23 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("document_mask", "shapes"), [("true", FAST), pytest.param("false", SLOW, marks=pytest.mark.slow)]
+    ("form", "shapes"),
+    [
+        (("data.document_mask=true", "model.num_heads=4", "model.num_key_value_heads=2", "model.bias=true"), FAST),
+        pytest.param(("model=gpt2_124m", "model.num_heads=4", "model.vocab_size=400"), SLOW, marks=pytest.mark.slow),
+    ],
 )
 def test_ranks_and_accumulation_leave_order_and_gradient_alone(
-    document_mask: str, shapes: tuple[tuple[str, int, int], ...], tiny: tuple[str, ...], tmp_path: Path
+    form: tuple[str, ...], shapes: tuple[tuple[str, int, int], ...], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    overrides = (*tiny, f"data.document_mask={document_mask}", "optimizer.clip_norm=null")
+    overrides = (*tiny, *form, "optimizer.clip_norm=null")
     alone = record(tmp_path / "alone", "cpu", 1, 4, overrides, "name=alone")
     for trainer, ranks, accumulation in shapes:
         name = f"{trainer}_{ranks}x{accumulation}"
         memory = f"activation_checkpointing={str(trainer == 'cpu_fsdp').lower()}"
         together = record(tmp_path / name, trainer, ranks, accumulation, overrides, f"name={name}", memory)
-        assert global_batches(together) == global_batches(alone)
+        for first in range(sharing(trainer)):
+            assert global_batches(together[first :: sharing(trainer)]) == global_batches(alone)
         for step, wanted in enumerate(alone[0]["gradients"]):
             for one in together:
                 assert one["gradients"][step].keys() == wanted.keys()
@@ -89,12 +104,23 @@ SENT = {
         "c10d::_reduce_scatter_base_ torch.float32": 2 * 3,
         "c10d::allreduce_ torch.float32": 2,
     },
+    "cpu_tp": {  # two sums a block and pass, and the gradients of what norms queries and keys
+        "_c10d_functional::all_reduce torch.bfloat16": 2 * 2 * 4,
+        "_c10d_functional::all_reduce torch.float32": 2 * 2 * 2,
+        "c10d::allreduce_ torch.float32": 2,
+    },
 }
 
 
 @pytest.mark.parametrize(
     ("trainer", "precision"),
-    [("cpu", "32-true"), ("cpu", "16-mixed"), ("cpu_ddp", "32-true"), ("cpu_fsdp", "bf16-mixed")],
+    [
+        ("cpu", "32-true"),
+        ("cpu", "16-mixed"),
+        ("cpu_ddp", "32-true"),
+        ("cpu_fsdp", "bf16-mixed"),
+        ("cpu_tp", "bf16-mixed"),
+    ],
 )
 def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
     trainer: str, precision: str, tiny: tuple[str, ...], tmp_path: Path
@@ -105,7 +131,8 @@ def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
         operators = one["operators"]
         assert operators["aten::mm"] > 0
         assert "aten::_local_scalar_dense" not in operators  # what .item() and bool() come to
-        collectives = {name: count for name, count in operators.items() if name.startswith("c10d")}
+        sums = ("c10d::", "_c10d_functional::all_reduce")  # a DTensor's other operators are those of this record
+        collectives = {name: count for name, count in operators.items() if name.startswith(sums)}
         assert collectives == SENT[trainer]
         assert {gradient.dtype for gradient in one["gradients"][-1].values()} == {torch.float32}
 
@@ -116,22 +143,24 @@ def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
         (("cpu_ddp", 2), ("cpu", 1), ("cpu_ddp", 4)),
         pytest.param((("cpu_ddp", 2), ("cpu_fsdp", 2), ("cpu_ddp", 2)), marks=pytest.mark.slow),
         pytest.param((("cpu_fsdp", 2), ("cpu_fsdp", 4), ("cpu", 1)), marks=pytest.mark.slow),
+        pytest.param((("cpu_tp", 4), ("cpu", 1), ("cpu_ddp", 2), ("cpu_tp", 2)), marks=pytest.mark.slow),
     ],
     ids=lambda shapes: "-".join(f"{trainer}x{ranks}" for trainer, ranks in shapes),
 )
 def test_a_run_goes_on_with_other_ranks(
     shapes: tuple[tuple[str, int], ...], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Three steps each, against one process that trains all nine."""
+    """Three steps each, against one process that trains them all."""
     options = (*tiny, "optimizer.lr=1e-2", "checkpoint.every_n_steps=3")
-    alone = record(tmp_path / "alone", "cpu", 1, 1, (), *options, "max_steps=9", "name=alone")
+    num_steps = 3 * len(shapes)
+    alone = record(tmp_path / "alone", "cpu", 1, 1, (), *options, f"max_steps={num_steps}", "name=alone")
     batches = []
     for number, (trainer, ranks) in enumerate(shapes, start=1):
         seen = record(tmp_path / str(number), trainer, ranks, 1, (), *options, f"max_steps={3 * number}")
-        batches += global_batches(seen)
+        batches += global_batches(seen[:: sharing(trainer)])
     assert batches == global_batches(alone)
     wanted = losses(tmp_path / "runs/alone")
-    assert len(wanted) == 9
+    assert len(wanted) == num_steps
     assert losses(tmp_path / "runs/default") == pytest.approx(wanted, rel=1e-6)
 
 

@@ -124,12 +124,22 @@ def begin_anew_at(folder: Path, step: int) -> None:
             remove(path)
 
 
-@pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp"])
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        ("trainer=cpu_ddp", "micro_batch=1"),
+        ("trainer=cpu_fsdp", "micro_batch=1"),
+        pytest.param(
+            ("trainer=cpu_fsdp", "trainer.strategy.tensor_parallel_size=2", "micro_batch=2"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=["cpu_ddp", "cpu_fsdp", "cpu_tp"],
+)
 def test_one_rank_sees_no_number_and_both_rewind_as_a_new_process_would(
-    tiny: tuple[str, ...], tmp_path: Path, trainer: str
+    tiny: tuple[str, ...], tmp_path: Path, trainer: tuple[str, ...]
 ) -> None:
     """In place, by fitting again, and in new processes: the same bits, with accumulation 2."""
-    overrides = (*tiny, *WATCHED, f"trainer={trainer}", "micro_batch=1", "stability.policy.max_withheld=0")
+    overrides = (*tiny, *WATCHED, *trainer, "stability.policy.max_withheld=0")
     refit = (*overrides, "name=refit", "stability.way=refit")
     said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt", "+", *refit)
     assert said.count("spike (not finite, from step 10 on") == 4  # two ranks, two runs

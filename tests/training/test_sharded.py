@@ -15,7 +15,8 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mulligan.files import write_json
-from mulligan.training.sharded import Part, collect, offsets_of, read_into, write_parts
+from mulligan.model.parts import offsets_of
+from mulligan.training.sharded import Part, collect, read_into, write_parts
 
 WHOLE = {
     "matrix": torch.randn(7, 5),

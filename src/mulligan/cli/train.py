@@ -124,17 +124,20 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
     # On a cluster's login node, say; where srun is needed, we say so.
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")
+    # That a weight of two-dimensional parallelism is gathered in two turns: only checkpoints and the end do that.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     # Torch 2.13 renames the option; 2.11 knows the old name only.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
 
 
 def _print_opening(run: TrainingRun) -> None:
     tokens = run.num_steps * run.tokens_per_step
+    groups = f" in groups of {run.tensor_parallel_size}" if run.tensor_parallel_size > 1 else ""
     print(
         f"run {run.name} in {run.folder}: {run.model.num_parameters:,} parameters, {tokens:,} tokens in "
         f"{run.num_steps:,} steps of {run.tokens_per_step:,} ({run.global_batch} samples of {run.sequence_length}), "
         f"{run.num_steps * run.flops_per_step:.2e} FLOPs\n"
-        f"{run.num_ranks} rank(s) x {run.accumulation} micro-batch(es) of "
+        f"{run.num_ranks} rank(s){groups} x {run.accumulation} micro-batch(es) of "
         f"{run.micro_batch}, precision {run.precision}, compile {str(run.compile).lower()}",
         flush=True,
     )

@@ -1,6 +1,7 @@
 """Causal grouped-query self-attention on PyTorch's scaled_dot_product_attention.
 
-Shapes: B batch, T positions, D width, H query heads, G key-value heads, K head width, P cached positions.
+Shapes: B batch, T positions, D width, H query heads, G key-value heads, K head width, P cached positions. Under tensor
+parallelism H and G are this rank's.
 """
 
 from typing import NamedTuple
@@ -25,10 +26,12 @@ class Positions(NamedTuple):
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_groups = config.num_heads, config.key_value_heads
         self.head_width, self.dropout = config.head_width, config.dropout
-        qkv_width = (self.num_heads + 2 * self.num_groups) * self.head_width
-        self.qkv = nn.Linear(config.width, qkv_width, bias=config.bias)
+        self.is_grouped = config.key_value_heads != config.num_heads
+        key_value_width = config.key_value_heads * config.head_width
+        self.q = nn.Linear(config.width, config.width, bias=config.bias)
+        self.k = nn.Linear(config.width, key_value_width, bias=config.bias)
+        self.v = nn.Linear(config.width, key_value_width, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
@@ -37,11 +40,8 @@ class Attention(nn.Module):
             self.k_norm = make_norm("rms", self.head_width, eps=config.norm_eps, bias=False)
 
     def forward(self, x_BTD: Tensor, positions: Positions, cache: list[Tensor] | None = None) -> Tensor:
-        batch, length, width = x_BTD.shape
-        heads = (self.num_heads, self.num_groups, self.num_groups)
-        qkv = self.qkv(x_BTD).split([n * self.head_width for n in heads], dim=-1)
         q_BHTK, k_BGTK, v_BGTK = (
-            part.view(batch, length, n, self.head_width).transpose(1, 2) for part, n in zip(qkv, heads, strict=True)
+            project(x_BTD).unflatten(-1, (-1, self.head_width)).transpose(1, 2) for project in (self.q, self.k, self.v)
         )
         q_BHTK, k_BGTK = self.q_norm(q_BHTK), self.k_norm(k_BGTK)
         if positions.cos_TK is not None and positions.sin_TK is not None:
@@ -55,10 +55,10 @@ class Attention(nn.Module):
             v_BGTK,
             attn_mask=positions.mask_B1TT,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=positions.mask_B1TT is None and length > 1,
-            enable_gqa=self.num_groups != self.num_heads,
+            is_causal=positions.mask_B1TT is None and q_BHTK.shape[2] > 1,
+            enable_gqa=self.is_grouped,
         )
-        return self.out(attended_BHTK.transpose(1, 2).reshape(batch, length, width))
+        return self.out(attended_BHTK.transpose(1, 2).flatten(2))
 
 
 def _extend(cache: list[Tensor], k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:

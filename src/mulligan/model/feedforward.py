@@ -12,14 +12,14 @@ from mulligan.model.config import ModelConfig
 class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gated = config.feedforward == "swiglu"
-        up_width = config.feedforward_width * (2 if self.gated else 1)  # gate and up in one product
-        self.up = nn.Linear(config.width, up_width, bias=config.bias)
+        self.gate = None
+        if config.feedforward == "swiglu":
+            self.gate = nn.Linear(config.width, config.feedforward_width, bias=config.bias)
+        self.up = nn.Linear(config.width, config.feedforward_width, bias=config.bias)
         self.down = nn.Linear(config.feedforward_width, config.width, bias=config.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        up = self.up(x_BTD)
-        if self.gated:
-            gate_BTF, up_BTF = up.chunk(2, dim=-1)
-            return self.down(F.silu(gate_BTF) * up_BTF)
-        return self.down(F.gelu(up, approximate="tanh"))
+        up_BTF = self.up(x_BTD)
+        if self.gate is None:
+            return self.down(F.gelu(up_BTF, approximate="tanh"))
+        return self.down(F.silu(self.gate(x_BTD)) * up_BTF)

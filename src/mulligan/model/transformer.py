@@ -9,13 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
 from mulligan.model.feedforward import FeedForward
 from mulligan.model.norm import make_norm
+from mulligan.model.parts import fill
 from mulligan.model.rope import rope_table
 
 Head = Callable[[Tensor, Tensor], Any]
@@ -152,7 +153,7 @@ def _draw(weight: Tensor, std: float, generator: torch.Generator) -> None:
         weight.normal_(std=std, generator=generator)
         return
     whole = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device).normal_(std=std, generator=generator)
-    weight.copy_(distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None))
+    fill(weight, whole)
 
 
 def softcap(logits: Tensor, cap: float) -> Tensor:

@@ -43,6 +43,18 @@ def accumulation_of(*, global_batch: int, micro_batch: int | None, world_size: i
     return micro_batch, per_rank // micro_batch
 
 
+def check_split(size: int, divided: dict[str, int]) -> None:
+    """Raise ValueError unless tensor parallelism of ``size`` ranks divides each number."""
+    sizes = [able for able in range(1, min(divided.values()) + 1) if not any(n % able for n in divided.values())]
+    for name, number in divided.items():
+        if number % size:
+            nearest = min(sizes, key=lambda able: (abs(able - size), able))
+            raise ValueError(
+                f"trainer.strategy.tensor_parallel_size={size} must divide {name}={number}: the nearest that divides "
+                f"all it has to is {nearest}"
+            )
+
+
 def num_steps_of(
     *,
     steps: int | None,

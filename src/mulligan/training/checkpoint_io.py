@@ -16,11 +16,12 @@ from torch.distributed.tensor import DTensor
 
 from mulligan.distributed import broadcast, rank, world_size
 from mulligan.files import remove, rename, write_json
+from mulligan.model.parts import is_first_copy, local, offsets_of
 from mulligan.model.weights import weights_sha256
 from mulligan.stability.host_copies import HostCopies
 from mulligan.training.background import Background
 from mulligan.training.checkpoints import UNSHARDED, load_checkpoint, model_part
-from mulligan.training.sharded import Part, collect, local, offsets_of, write_parts, written
+from mulligan.training.sharded import Part, collect, write_parts, written
 from mulligan.training.state_tree import leaves, mapped
 
 PATIENCE_SECONDS = 1800.0  # for the other ranks' parts, which their own disks may keep from being ready
@@ -45,11 +46,12 @@ class AtomicCheckpointIO(CheckpointIO):
         self._others_until = math.inf
         tensors = {name: leaf for name, leaf in leaves(checkpoint) if isinstance(leaf, Tensor)}
         sharded = {name: leaf for name, leaf in tensors.items() if isinstance(leaf, DTensor)}
+        mine = {name: leaf for name, leaf in sharded.items() if is_first_copy(leaf)}
         if sharded and rank():
-            tensors = dict(sharded)
+            tensors = dict(mine)
         first = _first_of_shared(tensors)
         self.copies.take({name: local(tensors[name]) for name in set(first.values())}, self._buffers)
-        parts = {name: Part(self._buffers[first[name]], offsets_of(leaf)) for name, leaf in sharded.items()}
+        parts = {name: Part(self._buffers[first[name]], offsets_of(leaf)) for name, leaf in mine.items()}
 
         def kept(name: str, leaf: Any) -> Any:
             if name in sharded:

@@ -1,6 +1,7 @@
 """From a gradient to the update: its norm, the clipping, and whether the weights move at all."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +9,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from mulligan.distributed import all_reduce_sum
+from mulligan.distributed import all_reduce_sum, world_size
+from mulligan.model.parts import num_copies
 from mulligan.training.loss_scale import LossScale
 
 WITHHELD, OVERFLOWED = 1.0, 2.0  # why an update was left out
@@ -38,7 +40,7 @@ class Clipping:
             [_own_part(parameter) for parameter in parameters],
             self.max_norm,
             sums_2,
-            are_shards=isinstance(parameters[0], DTensor),
+            copies=[num_copies(one, world_size()) for one in parameters if isinstance(one, DTensor)],
             scale=None if self.loss_scale is None else self.loss_scale.scale,
         )
         withheld = torch.ones_like(self.norm) if withhold else None
@@ -55,12 +57,20 @@ class Clipping:
 
 
 def _clip(
-    gradients: list[Tensor], max_norm: float, sums_2: Tensor, *, are_shards: bool, scale: Tensor | None = None
+    gradients: list[Tensor],
+    max_norm: float,
+    sums_2: Tensor,
+    *,
+    copies: Sequence[int] = (),
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``torch.nn.utils.clip_grad_norm_``, of gradients that are ``scale`` times too large or of a rank's shards."""
-    norm = get_total_norm(gradients)
-    if are_shards:
-        norm, sums_2 = _over_ranks(norm, sums_2)
+    """``torch.nn.utils.clip_grad_norm_``, of gradients that are ``scale`` times too large or of a rank's shards, each
+    of which so many ranks have (``copies``).
+    """
+    if copies:
+        norm, sums_2 = _over_ranks(gradients, copies, sums_2)
+    else:
+        norm = get_total_norm(gradients)
     if scale is not None:
         norm = norm / scale
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -68,10 +78,13 @@ def _clip(
     return norm, sums_2
 
 
-def _over_ranks(norm: Tensor, sums_2: Tensor) -> tuple[Tensor, Tensor]:
+def _over_ranks(gradients: list[Tensor], copies: Sequence[int], sums_2: Tensor) -> tuple[Tensor, Tensor]:
     """The norm of all shards needs a collective: ``sums_2`` rides in it."""
-    squared = norm.to(sums_2.dtype).square()
-    squared_and_sums_3 = all_reduce_sum(torch.cat((squared.reshape(1), sums_2)))
+    squared = torch.zeros_like(sums_2[:1])
+    for count in sorted(set(copies)):
+        norm = get_total_norm([one for one, number in zip(gradients, copies, strict=True) if number == count])
+        squared += norm.to(sums_2.dtype).square() / count
+    squared_and_sums_3 = all_reduce_sum(torch.cat((squared, sums_2)))
     return squared_and_sums_3[0].sqrt(), squared_and_sums_3[1:]
 
 

@@ -25,6 +25,7 @@ class ShardsDataModule(LightningDataModule):
         global_batch: int,
         micro_batch: int,
         validation_samples: int,
+        tensor_parallel_size: int,
         seed: int,
         ledger: Ledger,
         report: Report,
@@ -35,6 +36,7 @@ class ShardsDataModule(LightningDataModule):
         self.recipe, self.sequence_length, self.seed, self.ledger = recipe, sequence_length, seed, ledger
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.validation_samples, self.report, self.say = validation_samples, report, say
+        self.tensor_parallel_size = tensor_parallel_size
 
     def prepare_data(self) -> None:
         self.recipe.prepare(self.report, self.say)
@@ -51,22 +53,23 @@ class ShardsDataModule(LightningDataModule):
                     f"make it shorter, or change data.validation_fraction={self.recipe.validation_fraction}"
                 )
         held_out_windows = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
-        if held_out_windows < world_size():
+        _, num_readers = self._place()
+        if held_out_windows < num_readers:
             raise ValueError(
                 f"validation_samples={self.validation_samples} of the windows held out are {held_out_windows}, too few "
-                f"for {world_size()} ranks; give each at least one, or raise data.validation_fraction"
+                f"for {num_readers} ranks; give each at least one, or raise data.validation_fraction"
             )
         self.sequencer = order_of(self.shards, weights=self.recipe.weights, seed=self.seed, skips=self.ledger.skips)
 
     def train_dataloader(self) -> Loader:
-        trainer = self._trainer()
+        trainer, (reader, num_readers) = self._trainer(), self._place()
         batches = MicroBatches(
             shards=self.shards,
             sequencer=self.sequencer,
             global_batch=self.global_batch,
             micro_batch=self.micro_batch,
-            rank=rank(),
-            world_size=world_size(),
+            rank=reader,
+            world_size=num_readers,
             document_mask=self.recipe.document_mask,
         )
         return Loader(
@@ -78,7 +81,8 @@ class ShardsDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         count = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
-        mine, most = range(rank(), count, world_size()), len(range(0, count, world_size()))
+        reader, num_readers = self._place()
+        mine, most = range(reader, count, num_readers), len(range(0, count, num_readers))
         # As many batches on every rank, the last may be empty: sharded models meet in each forward pass.
         batches = [mine[start : start + self.micro_batch] for start in range(0, most, self.micro_batch)]
         return DataLoader(_Windows(self.held_out), sampler=batches, batch_size=None)
@@ -89,6 +93,10 @@ class ShardsDataModule(LightningDataModule):
     def token_bytes(self) -> Tensor:
         """UTF-8 bytes that each token stands for, (V,)."""
         return torch.from_numpy(self.tokenizer.token_bytes())
+
+    def _place(self) -> tuple[int, int]:
+        """Which of how many different streams of samples this rank reads: tensor-parallel ones read the same."""
+        return rank() // self.tensor_parallel_size, world_size() // self.tensor_parallel_size
 
     def _trainer(self) -> Any:
         assert self.trainer is not None

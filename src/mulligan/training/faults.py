@@ -78,7 +78,7 @@ class DataFault(Fault, ABC):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: MicroBatch, batch_idx: int) -> None:
         if not self._acts(trainer, pl_module):
             return
-        place = (self._update(trainer, pl_module), batch_idx % pl_module.accumulation, trainer.global_rank)
+        place = (self._update(trainer, pl_module), batch_idx % pl_module.accumulation, pl_module.data_parallel_rank)
         tokens_ST, begin_id = batch.tokens_ST, pl_module.begin_id
         spoilt_ST = self._spoilt(tokens_ST, pl_module, self._draws(*place)).to(tokens_ST.device)
         # The marks of documents stay where they are: targets were counted by them.

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mulligan.data.loader import MicroBatch
 from mulligan.distributed import all_reduce_sum
 from mulligan.model.config import ModelConfig
+from mulligan.model.parallel_plan import split_blocks
 from mulligan.model.transformer import Transformer
 from mulligan.objective.linear_cross_entropy import Terms
 from mulligan.objective.next_token import NextToken, targets_within_documents
@@ -48,6 +49,7 @@ class PretrainModule(LightningModule):
         schedule: Schedule,
         num_steps: int,
         accumulation: int,
+        tensor_parallel_size: int,
         seed: int,
         begin_id: int,
         document_mask: bool,
@@ -61,7 +63,7 @@ class PretrainModule(LightningModule):
         super().__init__()
         self.model_config, self.objective = model, objective
         self.optimizer_recipe, self.schedule, self.num_steps = optimizer, schedule, num_steps
-        self.accumulation, self.seed = accumulation, seed
+        self.accumulation, self.tensor_parallel_size, self.seed = accumulation, tensor_parallel_size, seed
         self.begin_id, self.document_mask = begin_id, document_mask
         self.compile_model, self.checkpoints_activations = compile_model, checkpoints_activations
         self.token_bytes, self.data_fingerprint = token_bytes, data_fingerprint
@@ -69,7 +71,7 @@ class PretrainModule(LightningModule):
         # DDP adds its gradient up with the others: the loss of all ranks, and no collective more.
         self.carried_2 = torch.nn.Parameter(torch.zeros(2))
         self.loss_scale = loss_scale
-        self.sums, self.clipping = StepSums(), Clipping(optimizer.clip_norm, loss_scale)
+        self.sums, self.clipping = StepSums(tensor_parallel_size), Clipping(optimizer.clip_norm, loss_scale)
         self.model: Transformer | None = None
         self.validation_sums: Tensor | None = None
 
@@ -78,6 +80,15 @@ class PretrainModule(LightningModule):
         super()._apply(*args, **kwargs)
         self.carried_2.data = self.carried_2.data.float()
         return self
+
+    @property
+    def data_parallel_size(self) -> int:
+        return self.trainer.world_size // self.tensor_parallel_size
+
+    @property
+    def data_parallel_rank(self) -> int:
+        """The same for all ranks that share their samples; they are neighbours."""
+        return self.global_rank // self.tensor_parallel_size
 
     @property
     def attempt(self) -> int:
@@ -93,6 +104,8 @@ class PretrainModule(LightningModule):
         with torch.device("meta"):
             self.model = Transformer(self.model_config, checkpoints_activations=self.checkpoints_activations)
         self.model.to(torch.get_default_dtype())  # Lightning's bf16-true sets it around this hook
+        if self.device_mesh is not None and self.tensor_parallel_size > 1:
+            split_blocks(self.model, self.device_mesh["tensor_parallel"])
         if self.compile_model:
             for block in self.model.blocks:
                 block.compile()  # one graph serves every block, so compiling costs the same at any depth
@@ -123,13 +136,14 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         micro_step = batch_idx % self.accumulation
         # The random state is a function of the place in the run: nothing to save, nothing to restore after a rewind.
-        _generator(self.device).manual_seed(hash((self.seed, self.global_step, micro_step, self.global_rank)) % 2**63)
+        place = (self.seed, self.global_step, micro_step, self.data_parallel_rank)
+        _generator(self.device).manual_seed(hash(place) % 2**63)
         if micro_step == 0:
             self.carried_2.grad = None  # no optimizer clears it
         terms = self._terms(batch.tokens_ST, regularized=True)
         judged_2 = self.sums.add(terms, begins_step=micro_step == 0)
         # DDP takes the mean over ranks and Lightning over micro-batches: both are undone, the count is already global.
-        loss = terms.loss_sum * (self.trainer.world_size * self.accumulation / batch.global_count)
+        loss = terms.loss_sum * (self.data_parallel_size * self.accumulation / batch.global_count)
         if self.loss_scale is not None:
             loss = loss * self.loss_scale.scale
         return loss + (self.carried_2 * judged_2).sum() if self._is_ddp else loss
@@ -141,6 +155,7 @@ class PretrainModule(LightningModule):
         targets_BT = batch[:, 1:]
         num_bytes = self.token_bytes_V[targets_BT].sum()  # the begin mark, which a mask leaves out, stands for none
         sums = torch.stack((terms.cross_entropy_sum.double(), terms.num_counted.double(), num_bytes.double()))
+        sums /= self.tensor_parallel_size  # each rank's share
         self.validation_sums = sums if self.validation_sums is None else self.validation_sums + sums
 
     def on_validation_epoch_start(self) -> None:
@@ -161,7 +176,7 @@ class PretrainModule(LightningModule):
         if not self._is_ddp:
             return self.sums.step_2  # of one process, or to be summed while clipping
         assert self.carried_2.grad is not None
-        return self.carried_2.grad * (self.trainer.world_size * self.accumulation)
+        return self.carried_2.grad * (self.data_parallel_size * self.accumulation)
 
     @property
     def _is_ddp(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mulligan.training.sharded import local
+from mulligan.model.parts import local
 
 
 def training_tensors(module: LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from mulligan.distributed import launched_world_size
 from mulligan.files import sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.objective.next_token import NextToken
-from mulligan.training.arithmetic import accumulation_of, num_steps_of, samples_of_global_batch
+from mulligan.training.arithmetic import accumulation_of, check_split, num_steps_of, samples_of_global_batch
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.metrics import LogMetrics
@@ -120,8 +120,20 @@ class RunSettings:
                 f"the launcher started {launched_world_size()} ranks, but trainer.devices x trainer.num_nodes is "
                 f"{self.num_ranks}: give the launcher and the trainer the same number"
             )
+        strategy = self.trainer.strategy
+        self.tensor_parallel_size = strategy.tensor_parallel_size if isinstance(strategy, FullyShardedStrategy) else 1
+        check_split(
+            self.tensor_parallel_size,
+            {
+                "trainer.devices x trainer.num_nodes": self.num_ranks,
+                "model.num_heads": model.num_heads,
+                "model.num_key_value_heads": model.key_value_heads,
+                "model.feedforward_width": model.feedforward_width,
+            },
+        )
+        self.data_parallel_size = self.num_ranks // self.tensor_parallel_size
         self.micro_batch, self.accumulation = accumulation_of(
-            global_batch=self.global_batch, micro_batch=micro_batch, world_size=self.num_ranks
+            global_batch=self.global_batch, micro_batch=micro_batch, world_size=self.data_parallel_size
         )
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
@@ -151,8 +163,11 @@ class RunSettings:
     @property
     def _state_bytes(self) -> float:
         """Weights and two moments, one rank's part."""
-        parts = self.num_ranks if isinstance(self.trainer.strategy, FullyShardedStrategy) else 1
-        return 3 * self.model.num_parameters * (2 if self.precision == "bf16-true" else 4) / parts
+        numbers: float = self.model.num_parameters
+        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+            matrices = self.model.num_layers * self.model.num_block_matrix_parameters
+            numbers = matrices / self.num_ranks + (numbers - matrices) / self.data_parallel_size
+        return 3 * numbers * (2 if self.precision == "bf16-true" else 4)
 
     @property
     def config_hash(self) -> str | None:

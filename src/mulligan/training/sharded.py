@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader
-from torch.distributed.tensor import DTensor
 
 from mulligan.files import HashingWriter, read_json, write_hashed, write_json
+from mulligan.model.parts import local
 from mulligan.training.safetensors_file import write_safetensors
 
 Files = dict[str, dict[str, Any]]  # sha256 and num_bytes, by name
@@ -28,17 +28,6 @@ POLL_SECONDS = 0.05
 class Part(NamedTuple):
     tensor: Tensor  # this rank's, in host memory
     offsets: list[int]  # of its first entry in the whole
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of ``tensor``, in the same memory."""
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def offsets_of(tensor: DTensor) -> list[int]:
-    (chunk,) = tensor.__create_chunk_list__()  # what torch.distributed.checkpoint asks a DTensor for
-    return list(chunk.offsets)
 
 
 def written(path: Path, write: Callable[[HashingWriter], None]) -> dict[str, Any]:

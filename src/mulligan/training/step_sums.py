@@ -8,15 +8,18 @@ from mulligan.objective.linear_cross_entropy import Terms
 
 
 class StepSums:
-    """Sums of this rank, over the micro-batches of a step and over the steps since the last log."""
+    """Sums of this rank, over the micro-batches of a step and over the steps since the last log. Of samples that it
+    shares with others, ``shared_by`` in all, each counts its part.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, shared_by: int = 1) -> None:
+        self.shared_by = shared_by
         self.step_2: Tensor | None = None  # cross-entropy in nats and counted targets
         self.window_4: Tensor | None = None  # the three terms and the count
 
     def add(self, terms: Terms, *, begins_step: bool) -> Tensor:
         """Add a micro-batch, and return its cross-entropy and count, (2,)."""
-        sums_4 = torch.stack((*terms[1:4], terms.num_counted.to(terms.z_sum.dtype))).detach()
+        sums_4 = torch.stack((*terms[1:4], terms.num_counted.to(terms.z_sum.dtype))).detach() / self.shared_by
         self.window_4 = sums_4 if self.window_4 is None else self.window_4 + sums_4
         judged_2 = sums_4[::3]
         self.step_2 = judged_2 if begins_step or self.step_2 is None else self.step_2 + judged_2

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from mulligan.distributed import rank
+from mulligan.model.parts import fill
 from mulligan.training.checkpoints import load_unsharded
 from mulligan.training.sharded import read_into
 from mulligan.training.state_tree import mapped
@@ -31,22 +32,32 @@ class ReplicatedStrategy(DDPStrategy):
 class FullyShardedStrategy(ModelParallelStrategy):
     """Each rank keeps its part of every weight and moment (FSDP2, ``fully_shard`` in the module's configure_model).
 
+    With ``tensor_parallel_size`` so many ranks in a row share each sample as well, and split the blocks between them.
     Of a checkpoint in parts each rank reads its own. Of one in a single file it reads all, and keeps its own.
     """
 
     lightning_restore_optimizer = True  # Lightning would read the file past the hooks that check it
 
-    def __init__(self, *, process_group_backend: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        tensor_parallel_size: int = 1,
+        process_group_backend: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        if tensor_parallel_size < 1:
+            raise ValueError(f"trainer.strategy.tensor_parallel_size={tensor_parallel_size} must be at least 1")
         super().__init__(
-            tensor_parallel_size=1,
+            tensor_parallel_size=tensor_parallel_size,
             save_distributed_checkpoint=False,
             process_group_backend=process_group_backend,
             timeout=_timeout(timeout_seconds),
         )
+        self.tensor_parallel_size = tensor_parallel_size
         self._loaded_from = Path()
 
     def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._data_parallel_size = self.num_nodes * self.num_processes // self.tensor_parallel_size
         super().setup_environment()
 
     lightning_module_state_dict: Callable[..., dict[str, Any]] = ParallelStrategy.lightning_module_state_dict
@@ -68,7 +79,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         with torch.no_grad():
             for name, whole in checkpoint["state_dict"].items():
                 if not whole.is_meta:
-                    own[name].copy_(_like(own[name], whole))
+                    fill(own[name], whole)
             empty_ones = {name for name, whole in checkpoint["state_dict"].items() if whole.is_meta}
             read_into(self._loaded_from, {f"state_dict.{name}": own[name] for name in empty_ones})
 
@@ -112,6 +123,7 @@ def _like(own: Tensor, whole: Tensor) -> Tensor:
     """
     if not isinstance(own, DTensor):
         return whole
-    if whole.is_meta:
-        return torch.empty_like(own, dtype=whole.dtype)
-    return distribute_tensor(whole.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+    spread = torch.empty_like(own, dtype=whole.dtype)
+    if not whole.is_meta:
+        fill(spread, whole)
+    return spread
