@@ -57,7 +57,7 @@ def global_batches(seen: list[dict[str, Any]]) -> list[list[list[int]]]:
 
 
 FAST = (("cpu_ddp", 2, 2), ("cpu_ddp", 4, 1), ("cpu_fsdp", 2, 2), ("cpu_tp", 2, 2))
-SLOW = (("cpu_ddp", 1, 4), ("cpu_fsdp", 1, 2), ("cpu_fsdp", 4, 1), ("cpu_tp", 4, 2))
+SLOW = (*FAST, ("cpu_ddp", 1, 4), ("cpu_fsdp", 1, 2), ("cpu_fsdp", 4, 1), ("cpu_tp", 4, 2))
 
 
 def losses(run: Path) -> list[float]:
@@ -71,7 +71,11 @@ def losses(run: Path) -> list[float]:
     ("form", "shapes"),
     [
         (("data.document_mask=true", "model.num_heads=4", "model.num_key_value_heads=2", "model.bias=true"), FAST),
-        pytest.param(("model=gpt2_124m", "model.num_heads=4", "model.vocab_size=400"), SLOW, marks=pytest.mark.slow),
+        pytest.param(
+            ("model=gpt2_124m", "model.num_heads=4", "model.vocab_size=400"),
+            SLOW,
+            marks=(pytest.mark.slow, pytest.mark.timeout(900)),
+        ),
     ],
 )
 def test_ranks_and_accumulation_leave_order_and_gradient_alone(
