@@ -1,6 +1,7 @@
 """From the command line to objects: Hydra composes, signatures check, a mistake becomes one line and exit code 2."""
 
 import difflib
+import errno
 import inspect
 import logging
 import os
@@ -27,6 +28,7 @@ from mulligan.distributed import RANKS_LOST, end_with_starter, launched_as, loss
 USER_ERROR = 2
 # The user's; what else is raised is ours.
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
@@ -191,6 +193,9 @@ def _one_line(error: BaseException, verb: str) -> str:
             "the ranks have lost each other; one has died, is out of reach, or has not answered for "
             f"trainer.strategy.timeout_seconds: {reason}"
         )
+    if isinstance(error, OSError) and error.errno in FULL:  # what we write ourselves has a name
+        path = error.filename or "a file of a logger or a callback"
+        return f"{path}: {error.strerror}; make room there, and the same command goes on"
     if isinstance(error, OSError) and error.filename:
         return f"{Path(error.filename)}: {error.strerror}"
     if isinstance(error, OverrideParseException):
