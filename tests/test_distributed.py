@@ -1,5 +1,9 @@
 """Who this process is to its launcher, and what a lost rank is told by."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 import torch.distributed as dist
 
@@ -72,3 +76,32 @@ def test_a_lost_rank_is_told_from_other_errors(error: RuntimeError, reason: str 
     found = loss_of_ranks(error)
     assert found is None if reason is None else str(found).startswith(reason)
     assert found is None or "typically" not in found
+
+
+STARTS = """
+import os, subprocess, sys
+subprocess.run(sys.argv[1:], env=os.environ | {"MULLIGAN_STARTER": str(os.getpid())})
+"""
+WAITS = """
+import signal, time
+print("begun", flush=True)
+from mulligan.distributed import end_with_starter
+signal.signal(signal.SIGTERM, lambda *_: (print("told", flush=True), exit(0)))
+end_with_starter()
+print("ready", flush=True)
+time.sleep(50)
+"""
+
+
+@pytest.mark.parametrize("when", ["begun", "ready"])
+def test_a_process_is_told_when_the_one_that_started_it_is_killed(when: str) -> None:
+    """Also where that happened while it began."""
+    python = [sys.executable, "-c"]
+    with subprocess.Popen([*python, STARTS, *python, WAITS], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert any(line.strip() == when for line in first.stdout)
+        first.kill()
+        first.wait()
+        begun = time.monotonic()
+        assert first.stdout.read().splitlines()[-1] == "told"
+        assert time.monotonic() - begun < 30.0

@@ -1,17 +1,21 @@
-"""Rank, world size and collectives that are the identity without a process group."""
+"""Rank, world size and collectives that are the identity without a process group; and what ends a rank."""
 
 import os
 import re
-from typing import TypeVar
+import signal
+import sys
+import threading
+import time
+from typing import NoReturn, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
-
-
-class RanksLost(RuntimeError):
-    """Another rank has died, is out of reach, or has not answered in time."""
+RANKS_LOST = 75  # the exit code: a temporary failure in sysexits.h, the same command again may succeed
+STARTER = "MULLIGAN_STARTER"  # the number of the process that starts another, to that
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0  # for what a death is most often noticed by first, a collective: it lets the run end in order
 
 
 def is_initialized() -> bool:
@@ -89,3 +93,42 @@ def launched_as() -> list[str]:
     # RANK decides alone: torchrun under srun may make the task with SLURM_PROCID=1 rank zero.
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
     return [f"{name}={os.environ[name]}" for name in names if int(os.environ.get(name, "0"))]
+
+
+def end_with_starter() -> None:
+    """Make this process end when the one that started it is killed: a sweep or an agent of torchrun, by SIGTERM, which
+    saves a run that trains; or the rank from which Lightning starts the others, as one that has lost it.
+    """
+    starter = os.environ.pop(STARTER, None)  # not for what this one starts
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    is_lightnings = int(os.environ.get("LOCAL_RANK", "0")) > 0 and not by_torchrun
+    if starter is None and not by_torchrun:
+        return
+    parent = os.getppid()
+    watched = parent if starter is None else int(starter)  # another one where that was killed before this line
+
+    def watch() -> None:
+        while os.getppid() == parent and _is_alive(watched):
+            time.sleep(POLL_SECONDS)
+        if not is_lightnings:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(PATIENCE_SECONDS)
+        end_as_lost("the one that started this one has ended")
+
+    threading.Thread(target=watch, name="mulligan starter", daemon=True).start()
+
+
+def end_as_lost(reason: str) -> NoReturn:
+    """Say so and end at once, whatever the first thread waits for."""
+    print(" ".join(["mulligan", *launched_as()]) + f": the ranks have lost each other; {reason}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(RANKS_LOST)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

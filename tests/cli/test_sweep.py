@@ -79,6 +79,28 @@ def test_a_stopped_sweep_saves_the_job_at_hand_and_begins_no_other(
 
 
 @pytest.mark.slow
+def test_a_killed_sweep_leaves_no_job_behind_and_what_it_trained_is_saved(
+    tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    options = (*tiny, *JOBS, "max_steps=3000", "checkpoint.every_n_steps=1000", "optimizer.lr=1e-3,2e-3")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mulligan", "train", "-m", *options],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert any(line.startswith("step 5/") for line in process.stdout), "it ended before"
+        process.kill()
+        process.communicate(timeout=60)
+        assert is_gone(process.pid, within_seconds=30.0), "a rank is left"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert len(files(tmp_path / "runs/0_0.001", "step_*.ckpt")) == 1
+
+
+@pytest.mark.slow
 def test_submitit_runs_jobs_of_two_ranks(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="mulligan[slurm] is not installed")
     options = ("-m", "hydra/launcher=submitit_local", *JOBS, "max_steps=2", "optimizer.lr=1e-3,-1.0")

@@ -196,5 +196,5 @@ def test_a_rank_that_never_comes_is_one_line(
     keys = ("trainer=cpu_ddp", "trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy.timeout_seconds=2.0")
     done = mulligan("train", *tiny, *keys)
     assert done.returncode == 75
-    assert "mulligan train: the 2 ranks have lost each other; one has died, is out of reach" in done.stderr
+    assert "mulligan train: the ranks have lost each other; one has died, is out of reach" in done.stderr
     assert "Traceback" not in done.stderr

@@ -52,6 +52,16 @@ def test_a_rewound_run_with_a_lone_bad_gradient_is_bit_identical(
     assert comparison.same == [2, 4, 6, 8, 10, 12, 14]
 
 
+def test_a_run_from_before_a_key_is_played_with_its_default(composed: Compose, tmp_path: Path) -> None:
+    content = composed("max_steps=2")
+    train_recorded(content)
+    write_record(FOLDER, {key: node for key, node in content.items() if key != "activation_checkpointing"})
+    assert replayed(tmp_path).comparison.difference is None
+    write_record(FOLDER, {key: node for key, node in content.items() if key != "seed"})
+    with pytest.raises(ValueError, match="seed is not set"):  # no default can be right
+        Replay(run=str(FOLDER)).again(tmp_path)
+
+
 def test_the_ledger_alone_says_which_updates_were_left_out(composed: Compose, tmp_path: Path) -> None:
     """The guard that the config names by now, or none, was not there when they were."""
     content = composed(*WATCHED)

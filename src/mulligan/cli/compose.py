@@ -1,6 +1,7 @@
 """From the command line to objects: Hydra composes, signatures check, a mistake becomes one line and exit code 2."""
 
 import difflib
+import errno
 import inspect
 import logging
 import os
@@ -22,12 +23,12 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 import mulligan
 from mulligan.cli.help_text import print_help
 from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
-from mulligan.distributed import RanksLost, launched_as
+from mulligan.distributed import RANKS_LOST, end_with_starter, launched_as, loss_of_ranks
 
 USER_ERROR = 2
-RANKS_LOST = 75  # a temporary failure in sysexits.h: the same command again may succeed
 # The user's; what else is raised is ours.
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
@@ -38,6 +39,7 @@ logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it 
 
 def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     """Compose ``conf/VERB.yaml`` with the command line, run ``task`` on it, and return the exit code."""
+    end_with_starter()
     shown = os.environ.get("MULLIGAN_TRACEBACK") == "1"
     failures: list[Exception] = []
     sweep = Sweep(verb)
@@ -53,9 +55,10 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             else:
                 task(config)
         except Exception as error:
-            if not isinstance(error, RanksLost):
+            is_loss = loss_of_ranks(error) is not None
+            if not is_loss:
                 _let_rank_zero_speak()
-            if shown or sweep.is_elsewhere or not isinstance(error, (*MISTAKES, RanksLost)):
+            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES)):
                 raise
             failures.append(error)
 
@@ -69,7 +72,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         failures.append(error)
     for failure in failures:
         print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
-    if any(isinstance(failure, RanksLost) for failure in failures):
+    if any(loss_of_ranks(failure) for failure in failures):
         return RANKS_LOST
     if failures and isinstance(failures[0], JobFailed):
         return failures[0].exit_code
@@ -185,6 +188,14 @@ def _one_line(error: BaseException, verb: str) -> str:
     """The message of what the user did wrong, without the layers that passed it on."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
+    if reason := loss_of_ranks(error):
+        return (
+            "the ranks have lost each other; one has died, is out of reach, or has not answered for "
+            f"trainer.strategy.timeout_seconds: {reason}"
+        )
+    if isinstance(error, OSError) and error.errno in FULL:  # what we write ourselves has a name
+        path = error.filename or "a file of a logger or a callback"
+        return f"{path}: {error.strerror}; make room there, and the same command goes on"
     if isinstance(error, OSError) and error.filename:
         return f"{Path(error.filename)}: {error.strerror}"
     if isinstance(error, OverrideParseException):

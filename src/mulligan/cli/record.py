@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mulligan.cli.compose import CONF
 from mulligan.files import atomic_write
 
 # Keys that leave the run's numbers alone.
@@ -74,9 +75,11 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
 
 def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False) -> dict[str, Any]:
     """The config of a run whose interventions lie in its past: in another folder, logging nothing, the guard only
-    watching; ``alone`` in one process.
+    watching; ``alone`` in one process. Keys that are younger than the run have their defaults, where these leave its
+    numbers alone.
     """
-    content = recorded | {"folder": str(folder), "logger": {}}
+    defaults = {key: node for key, node in _read(CONF / "train.yaml").items() if key in NEUTRAL}
+    content = defaults | recorded | {"folder": str(folder), "logger": {}}
     content["checkpoint"] = recorded["checkpoint"] | {"folder": str(folder / "checkpoints")}
     if recorded["stability"] is not None:
         content["stability"] = recorded["stability"] | {"way": "watch"}

@@ -9,6 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
+from mulligan.distributed import STARTER
+
 STOPPED = (130, 143)  # Ctrl-C and SIGTERM: they end the sweep, and not the job alone
 
 
@@ -69,7 +71,7 @@ def _config_dir() -> list[str]:
 
 def _run(command: list[str]) -> int:
     """Its exit code, or 128 and the signal that ended it. SIGTERM is passed on, Ctrl-C reaches it by itself."""
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=os.environ | {STARTER: str(os.getpid())})
     former = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),

@@ -10,7 +10,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepare import Report
 from mulligan.data.tokenizer import Tokenizer
-from mulligan.distributed import RanksLost, loss_of_ranks
 from mulligan.files import write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
@@ -85,14 +84,6 @@ class TrainingRun(RunSettings):
                 continue
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
                 sys.exit(0 if self._is_child else self.stop.exit_code)
-            except RuntimeError as error:
-                reason = loss_of_ranks(error)
-                if reason is None:
-                    raise
-                raise RanksLost(
-                    f"the {self.num_ranks} ranks have lost each other; one has died, is out of reach, or has not "
-                    f"answered for trainer.strategy.timeout_seconds: {reason}"
-                ) from error
 
     def _fit_once(self, report: Report, warn: Callable[[str], None]) -> PretrainModule:
         """Fit from the newest whole checkpoint of the present lineage, or the start."""

@@ -3,6 +3,7 @@
 Under FSDP2 every rank saves and reads its own part.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,23 +14,44 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Par
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from mulligan.distributed import rank
+from mulligan.distributed import STARTER, rank
 from mulligan.model.parts import fill
 from mulligan.training.checkpoints import load_unsharded
 from mulligan.training.sharded import read_into
+from mulligan.training.started_ranks import StartedRanks
 from mulligan.training.state_tree import mapped
 
 TIMEOUT_SECONDS = 600.0  # torch waits 1800
 
 
-class ReplicatedStrategy(DDPStrategy):
+class _WatchedStrategy(ParallelStrategy):
+    """Of ranks that Lightning may start: those end with the first of their host, and that with them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._started: StartedRanks | None = None
+        os.environ[STARTER] = str(os.getpid())
+
+    def setup_environment(self) -> None:
+        os.environ.pop(STARTER, None)  # they are started by now, and nothing else is to end with this process
+        if self.launcher is not None:
+            self._started = StartedRanks(self.launcher)
+        super().setup_environment()
+
+    def teardown(self) -> None:
+        if self._started is not None:
+            self._started.forget()
+        super().teardown()
+
+
+class ReplicatedStrategy(_WatchedStrategy, DDPStrategy):
     """Each rank keeps all weights (DDP); one that waits for the others for ``timeout_seconds`` fails."""
 
     def __init__(self, *, timeout_seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:
         super().__init__(timeout=_timeout(timeout_seconds), **options)
 
 
-class FullyShardedStrategy(ModelParallelStrategy):
+class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
     """Each rank keeps its part of every weight and moment (FSDP2, ``fully_shard`` in the module's configure_model).
 
     With ``tensor_parallel_size`` so many ranks in a row share each sample as well, and split the blocks between them.
