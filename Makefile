@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 # A descheduled OpenMP thread that spins slows a shared machine two to six times.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -13,8 +14,8 @@ help:  ## show this list
 
 $(VENV)/.done: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) hatchling editables setuptools
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 train: $(VENV)/.done  ## make the environment, prepare the data, train, evaluate and sample; ARGS="key=value ..." overrides

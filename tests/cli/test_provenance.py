@@ -5,6 +5,7 @@ import json
 import platform
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import lightning
@@ -59,7 +60,7 @@ def test_a_start_adds_its_line(
     assert found["source_sha256"] == files_sha256(Path(package.__file__).parent, CONF)
     assert (found["image"], found["lock_sha256"]) == (stamp, "123")
     assert (found["version"], found["python"]) == (package.__version__, platform.python_version())
-    assert found["packages"]["torch"] == torch.__version__
+    assert found["packages"]["torch"] == metadata.version("torch")  # torch.__version__ may have +cu130 behind it
     assert found["packages"]["lightning"] == lightning.__version__
     assert found["machine"]["threads"] == 1
     assert found["machine"]["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
