@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import Cli, environment
+from tests.conftest import Cli, environment, lines_of
 
 JOBS = ("trainer=cpu_ddp", "evaluate_bytes=20000", "name=${hydra:job.num}_${optimizer.lr}", "sample_prompt='a b'")
 
@@ -25,7 +25,7 @@ def files(run: Path, pattern: str) -> list[str]:
 def test_jobs_of_two_ranks_are_runs_of_their_own(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     done = mulligan("train", *tiny, "-m", *JOBS, "max_steps=2", "optimizer.lr=1e-3,-1.0,2e-3")
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+    assert lines_of(done.stderr) == [
         "mulligan train: optimizer.lr=-1.0 must be above 0",
         "mulligan train: the job optimizer.lr=-1.0 of the sweep ended with exit code 2",
     ]

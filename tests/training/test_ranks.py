@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import Cli, environment
+from tests.conftest import Cli, environment, lines_of
 
 PROGRAM = Path(__file__).with_name("train_and_record.py")
 # The same rate for every step: the second gradient is compared before rounding has grown through Adam.
@@ -181,7 +181,7 @@ def test_a_launcher_that_disagrees_with_the_trainer_is_named(tiny: tuple[str, ..
 def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]) -> None:
     done = mulligan("train", *tiny, "trainer=cpu_ddp", "validation_samples=1")
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (line,) = lines_of(done.stderr)
     assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
 
 
