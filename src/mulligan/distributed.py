@@ -102,6 +102,8 @@ def end_with_starter() -> None:
     starter = os.environ.pop(STARTER, None)  # not for what this one starts
     by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     is_lightnings = int(os.environ.get("LOCAL_RANK", "0")) > 0 and not by_torchrun
+    if starter == str(os.getpid()):  # its own mark, of an earlier verb
+        starter = None
     if starter is None and not by_torchrun:
         return
     parent = os.getppid()

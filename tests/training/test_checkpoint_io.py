@@ -71,7 +71,8 @@ def test_a_full_disk_is_one_line_at_the_next_save_or_the_end(
     monkeypatch.setattr("sys.argv", ["mulligan", "train", *tiny])
     assert main() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"mulligan train: {checkpoint_path(CHECKPOINTS, full_at)}: No space left on device"
+    told = "No space left on device; make room there, and the same command goes on"
+    assert line == f"mulligan train: {checkpoint_path(CHECKPOINTS, full_at)}: {told}"
     assert newest(CHECKPOINTS.parent, []) == full_at - 2
 
 
