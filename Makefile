@@ -22,7 +22,7 @@ train: $(VENV)/.done  ## make the environment, prepare the data, train, evaluate
 	launch/local.sh train $(ARGS)
 
 test: $(VENV)/.done  ## the test suite, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=3 --dist=worksteal $(ARGS)
 
 test-slow: $(VENV)/.done  ## the longer proofs
 	$(BIN)/python -m pytest -m slow $(ARGS)

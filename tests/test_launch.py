@@ -148,6 +148,7 @@ def test_the_pods_train_together(tiny: tuple[str, ...], tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runs/big/summary.json").read_text())["world_size"] == 2
 
 
+@pytest.mark.slow
 def test_the_run_of_skypilot_trains(tiny: tuple[str, ...], tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     bucket.mkdir()
