@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -52,28 +52,34 @@ def is_gone(group: int, within_seconds: float) -> bool:
     return False
 
 
+@contextmanager
+def begun(folder: Path, *overrides: str) -> "Iterator[subprocess.Popen[str]]":
+    """A sweep over two rates in a process of its own, the first job at step 5; no rank outlives it."""
+    command = [sys.executable, "-m", "mulligan", "train", "-m", *overrides, *JOBS, "optimizer.lr=1e-3,2e-3"]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert any(line.startswith("step 5/") for line in process.stdout), "it ended before"
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
 def test_a_stopped_sweep_saves_the_job_at_hand_and_begins_no_other(
     number: signal.Signals, end: Callable[[int, int], None], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     """SIGTERM reaches the first process alone, Ctrl-C all of a terminal."""
-    options = (*tiny, *JOBS, "max_steps=300", "checkpoint.every_n_steps=1000", "optimizer.lr=1e-3,2e-3")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mulligan", "train", "-m", *options],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert any(line.startswith("step 5/") for line in process.stdout), "it ended before"
+    with begun(tmp_path, *tiny, "max_steps=300", "checkpoint.every_n_steps=1000") as process:
         end(process.pid, number)
         process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert is_gone(process.pid, within_seconds=10.0), "a rank is left"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     assert len(files(tmp_path / "runs/0_0.001", "step_*.ckpt")) == 1
     assert not (tmp_path / "runs/1_0.002").exists()
 
@@ -82,21 +88,10 @@ def test_a_stopped_sweep_saves_the_job_at_hand_and_begins_no_other(
 def test_a_killed_sweep_leaves_no_job_behind_and_what_it_trained_is_saved(
     tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    options = (*tiny, *JOBS, "max_steps=3000", "checkpoint.every_n_steps=1000", "optimizer.lr=1e-3,2e-3")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mulligan", "train", "-m", *options],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert any(line.startswith("step 5/") for line in process.stdout), "it ended before"
+    with begun(tmp_path, *tiny, "max_steps=3000", "checkpoint.every_n_steps=1000") as process:
         process.kill()
         process.communicate(timeout=60)
         assert is_gone(process.pid, within_seconds=30.0), "a rank is left"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     assert len(files(tmp_path / "runs/0_0.001", "step_*.ckpt")) == 1
 
 
