@@ -82,7 +82,7 @@ def loss_of_ranks(error: BaseException) -> str | None:
     Gloo raises a bare RuntimeError (read in torch 2.13), the store and NCCL a DistError.
     """
     text = str(error)
-    if not isinstance(error, dist.DistError) and "/gloo/" not in text:
+    if not isinstance(error, dist.DistError) and not (type(error) is RuntimeError and "/gloo/" in text):
         return None
     first = re.sub(r"^\[\S+\] ", "", text.splitlines()[0])
     return first.split(". This is typically")[0]
