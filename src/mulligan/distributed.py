@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS")
 RANKS_LOST = 75  # the exit code: a temporary failure in sysexits.h, the same command again may succeed
 STARTER = "MULLIGAN_STARTER"  # the number of the process that starts another, to that
 POLL_SECONDS = 1.0
@@ -31,10 +32,22 @@ def world_size() -> int:
     return dist.get_world_size() if is_initialized() else 1
 
 
+def data_parallel(tensor_parallel_size: int) -> tuple[int, int]:
+    """Which of how many streams of samples this rank reads: neighbours of tensor parallelism read the same."""
+    return rank() // tensor_parallel_size, world_size() // tensor_parallel_size
+
+
 def launched_world_size() -> int | None:
     """Ranks that a launcher announces, torchrun or SLURM; None without one."""
     announced = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS") if _is_slurm_job() else None)
     return None if announced is None else int(announced)
+
+
+def check_launcher() -> None:
+    """Refuse variables of a launcher, which may be set by hand, that are no numbers."""
+    for name in NUMBERS:
+        if not os.environ.get(name, "0").isdecimal():
+            raise ValueError(f"{name}={os.environ[name]!r} in the environment must be a whole number")
 
 
 def check_slurm() -> None:
@@ -92,7 +105,7 @@ def launched_as() -> list[str]:
     """What tells this process from rank zero, such as ``RANK=3`` and ``LOCAL_RANK=1``; nothing in rank zero."""
     # RANK decides alone: torchrun under srun may make the task with SLURM_PROCID=1 rank zero.
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
-    return [f"{name}={os.environ[name]}" for name in names if int(os.environ.get(name, "0"))]
+    return [f"{name}={os.environ[name]}" for name in names if os.environ.get(name, "0") != "0"]
 
 
 def end_with_starter() -> None:
@@ -131,6 +144,6 @@ def end_as_lost(reason: str) -> NoReturn:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except OSError:
+    except ProcessLookupError:
         return False
-    return True
+    return True  # or another user's

@@ -41,17 +41,24 @@ MISTAKES = {
     "train compile=maybe": "compile='maybe': expected bool or auto",
     "train trainer=cpu_ddp trainer.strategy.timeout_seconds=0.0": "trainer.strategy.timeout_seconds=0.0 must be",
     "train trainer=cpu_fsdp trainer.strategy.timeout_seconds=-1.0": "trainer.strategy.timeout_seconds=-1.0 must be",
+    "train trainer=cpu_ddp trainer.strategy.timeout_seconds=1e300": "timeout_seconds=1e+300 must be from 1 to 31536000",
+    "train trainer=cpu_ddp trainer.strategy.timeout_seconds=1e-9": "timeout_seconds=1e-09 must be from 1 to",
     "train trainer=cpu_ddp trainer.strategy.timeout_secs=9": "trainer.strategy.timeout_secs",
+    "train trainer=cpu_ddp +trainer.strategy.tensor_parallel_size=2": "tensor_parallel_size=2: there is no such key",
+    "train trainer=cpu_ddp trainer.strategy.broadcast_buffers=maybe": "broadcast_buffers='maybe': expected bool",
     "train trainer=cpu_fsdp trainer.strategy.tensor_parallel_size=0": "tensor_parallel_size=0 must be at least 1",
     "train trainer=cpu_fsdp trainer.strategy.tensor_parallel_size=3": (
         "trainer.strategy.tensor_parallel_size=3 must divide trainer.devices x trainer.num_nodes=2: the nearest"
+    ),
+    "train trainer=cpu_fsdp trainer.devices=6 trainer.strategy.tensor_parallel_size=2": (
+        "split over 6 ranks in groups of 2: the nearest that can is 6 or 9, and 8 can over 4 or 8"
     ),
     "train trainer=cpu_fsdp trainer.devices=3 trainer.strategy.tensor_parallel_size=3": (
         "trainer.strategy.tensor_parallel_size=3 must divide model.num_heads=2: the nearest that divides all it has to "
         "is 1"
     ),
     "train trainer=single_gpu": "trainer.accelerator=gpu, trainer.devices=1, trainer.num_nodes=1: No supported gpu",
-    "train trainer=ddp": "found; trainer=cpu and trainer=cpu_ddp need no GPU",
+    "train trainer=ddp": "found; trainer=cpu, cpu_ddp and cpu_fsdp need no GPU",
     "train trainer=cpu_dpp": "cpu_fsdp, ddp, fsdp, multi_node, single_gpu; did you mean cpu_ddp?",
     "train trainer.devices=0": "trainer.devices=0",
     "train trainer.devices=-1": "trainer.devices=-1",
@@ -215,6 +222,18 @@ def test_another_rank_says_what_rank_zero_did_not_see(
     assert main() == 2
     assert capsys.readouterr().err == "mulligan train RANK=3: optimizer.lr=-1 must be above 0\n"
     assert waited == [5.0], "no time for rank zero to say the same and end this one"
+
+
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"])
+def test_a_launchers_variable_that_is_no_number(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "one")
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["mulligan", "train"])
+    assert main() == 2
+    assert f": {name}='one' in the environment must be a whole number\n" in capsys.readouterr().err
 
 
 def test_there_are_thirty() -> None:

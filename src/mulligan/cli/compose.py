@@ -23,7 +23,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 import mulligan
 from mulligan.cli.help_text import print_help
 from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
-from mulligan.distributed import RANKS_LOST, end_with_starter, launched_as, loss_of_ranks
+from mulligan.distributed import RANKS_LOST, check_launcher, end_with_starter, launched_as, loss_of_ranks
 
 USER_ERROR = 2
 # The user's; what else is raised is ours.
@@ -39,7 +39,6 @@ logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it 
 
 def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     """Compose ``conf/VERB.yaml`` with the command line, run ``task`` on it, and return the exit code."""
-    end_with_starter()
     shown = os.environ.get("MULLIGAN_TRACEBACK") == "1"
     failures: list[Exception] = []
     sweep = Sweep(verb)
@@ -64,6 +63,8 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
     try:
+        check_launcher()
+        end_with_starter()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(guarded)()
     except MISTAKES as error:
         if shown:

@@ -75,8 +75,8 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
 
 def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False) -> dict[str, Any]:
     """The config of a run whose interventions lie in its past: in another folder, logging nothing, the guard only
-    watching; ``alone`` in one process. Keys that are younger than the run have their defaults, where these leave its
-    numbers alone.
+    watching; ``alone`` in one process. Top-level keys that are younger than the run have their defaults, where these
+    leave its numbers alone.
     """
     defaults = {key: node for key, node in _read(CONF / "train.yaml").items() if key in NEUTRAL}
     content = defaults | recorded | {"folder": str(folder), "logger": {}}

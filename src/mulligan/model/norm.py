@@ -13,8 +13,16 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Ba et al. 2016. The parameters take the input's type: PyTorch refuses some mixed ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), bias, self.eps)
+
+
 def make_norm(kind: Literal["rms", "layer"], width: int, *, eps: float, bias: bool) -> nn.Module:
-    """RMSNorm or LayerNorm (Ba et al. 2016) over the last axis."""
+    """RMSNorm or LayerNorm over the last axis."""
     if kind == "rms":
         return RMSNorm(width, eps=eps)
-    return nn.LayerNorm(width, eps=eps, bias=bias)
+    return LayerNorm(width, eps=eps, bias=bias)

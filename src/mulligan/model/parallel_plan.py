@@ -38,5 +38,6 @@ def _plan(config: ModelConfig) -> dict[str, ParallelStyle]:
     plan["attention"] = PrepareModuleInput(input_layouts=(whole, None, None), desired_input_layouts=(whole, None, None))
     plan["feedforward"] = PrepareModuleInput(input_layouts=whole, desired_input_layouts=whole)
     if config.qk_norm:  # one weight for all heads, of which each rank sees some: its gradient is summed over them
-        plan |= {name: SequenceParallel(use_local_output=True) for name in ("attention.q_norm", "attention.k_norm")}
+        over_heads = SequenceParallel(sequence_dim=1, use_local_output=True)  # B, H, T, K: the heads are what is split
+        plan |= dict.fromkeys(("attention.q_norm", "attention.k_norm"), over_heads)
     return plan

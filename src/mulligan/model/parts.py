@@ -39,4 +39,5 @@ def is_first_copy(tensor: DTensor) -> bool:
     coordinate = mesh.get_coordinate()
     assert coordinate is not None
     places = zip(coordinate, tensor.placements, strict=True)
+    # A tensor on one row of ranks is told apart from its copies on other rows by the row that has rank 0.
     return 0 in mesh.mesh and not any(place for place, placement in places if placement.is_replicate())

@@ -19,16 +19,25 @@ def samples_of_global_batch(*, samples: int | None, tokens: int | None, sequence
     return samples
 
 
-def accumulation_of(*, global_batch: int, micro_batch: int | None, world_size: int) -> tuple[int, int]:
-    """(samples of a micro-batch, micro-batches a step) of each rank; without ``micro_batch`` one does the step."""
+def accumulation_of(
+    *, global_batch: int, micro_batch: int | None, world_size: int, tensor_parallel_size: int = 1
+) -> tuple[int, int]:
+    """(samples of a micro-batch, micro-batches a step) of each rank; without ``micro_batch`` one does the step.
+
+    ``world_size`` counts the ranks that read different samples, each of them ``tensor_parallel_size`` ranks in fact.
+    """
     if global_batch % world_size:
         below, above = global_batch // world_size * world_size, -(-global_batch // world_size) * world_size
         nearest = f"{below} or {above}" if below else str(above)
         fewer = max(ranks for ranks in range(1, world_size) if global_batch % ranks == 0)
         more = next((ranks for ranks in range(world_size + 1, global_batch + 1) if global_batch % ranks == 0), None)
+        ranks = f"{world_size * tensor_parallel_size} ranks"
+        if tensor_parallel_size > 1:
+            ranks += f" in groups of {tensor_parallel_size}"
+        able = " or ".join(str(count * tensor_parallel_size) for count in (fewer, more) if count is not None)
         raise ValueError(
-            f"global_batch_samples={global_batch} cannot be split over {world_size} ranks: the nearest that can is "
-            f"{nearest}, and {global_batch} can over {fewer}{'' if more is None else f' or {more}'}"
+            f"global_batch_samples={global_batch} cannot be split over {ranks}: the nearest that can is {nearest}, "
+            f"and {global_batch} can over {able}"
         )
     per_rank = global_batch // world_size
     if micro_batch is None:

@@ -30,17 +30,20 @@ class Clipping:
         self.limit: float | None = None  # a gradient above it moves no weight; None: every one moves them
         self.norm: Tensor | None = None
         self.left_out: Tensor | None = None
+        self._copies: list[int] | None = None  # of each shard; asked of the mesh once
 
     def __call__(self, optimizer: Optimizer, sums_2: Tensor, *, withhold: bool = False) -> Tensor:
         """Clip. To ``withhold`` leaves the update out whatever its norm. Of sharded gradients the norm needs a
         collective, and ``sums_2`` comes back summed over the ranks.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self._copies is None:
+            self._copies = [num_copies(one, world_size()) for one in parameters if isinstance(one, DTensor)]
         self.norm, sums_2 = _clip(
             [_own_part(parameter) for parameter in parameters],
             self.max_norm,
             sums_2,
-            copies=[num_copies(one, world_size()) for one in parameters if isinstance(one, DTensor)],
+            copies=self._copies,
             scale=None if self.loss_scale is None else self.loss_scale.scale,
         )
         withheld = torch.ones_like(self.norm) if withhold else None

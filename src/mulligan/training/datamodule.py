@@ -12,7 +12,7 @@ from mulligan.data.order import order_of
 from mulligan.data.prepare import DataRecipe, Report, Say
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import Tokenizer
-from mulligan.distributed import rank, world_size
+from mulligan.distributed import data_parallel
 from mulligan.stability.ledger import Ledger
 
 
@@ -53,7 +53,7 @@ class ShardsDataModule(LightningDataModule):
                     f"make it shorter, or change data.validation_fraction={self.recipe.validation_fraction}"
                 )
         held_out_windows = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
-        _, num_readers = self._place()
+        _, num_readers = data_parallel(self.tensor_parallel_size)
         if held_out_windows < num_readers:
             raise ValueError(
                 f"validation_samples={self.validation_samples} of the windows held out are {held_out_windows}, too few "
@@ -62,7 +62,7 @@ class ShardsDataModule(LightningDataModule):
         self.sequencer = order_of(self.shards, weights=self.recipe.weights, seed=self.seed, skips=self.ledger.skips)
 
     def train_dataloader(self) -> Loader:
-        trainer, (reader, num_readers) = self._trainer(), self._place()
+        trainer, (reader, num_readers) = self._trainer(), data_parallel(self.tensor_parallel_size)
         batches = MicroBatches(
             shards=self.shards,
             sequencer=self.sequencer,
@@ -81,7 +81,7 @@ class ShardsDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         count = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
-        reader, num_readers = self._place()
+        reader, num_readers = data_parallel(self.tensor_parallel_size)
         mine, most = range(reader, count, num_readers), len(range(0, count, num_readers))
         # As many batches on every rank, the last may be empty: sharded models meet in each forward pass.
         batches = [mine[start : start + self.micro_batch] for start in range(0, most, self.micro_batch)]
@@ -93,10 +93,6 @@ class ShardsDataModule(LightningDataModule):
     def token_bytes(self) -> Tensor:
         """UTF-8 bytes that each token stands for, (V,)."""
         return torch.from_numpy(self.tokenizer.token_bytes())
-
-    def _place(self) -> tuple[int, int]:
-        """Which of how many different streams of samples this rank reads: tensor-parallel ones read the same."""
-        return rank() // self.tensor_parallel_size, world_size() // self.tensor_parallel_size
 
     def _trainer(self) -> Any:
         assert self.trainer is not None

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.optim.lr_scheduler import LambdaLR
 
 from mulligan.data.loader import MicroBatch
-from mulligan.distributed import all_reduce_sum
+from mulligan.distributed import all_reduce_sum, data_parallel
 from mulligan.model.config import ModelConfig
 from mulligan.model.parallel_plan import split_blocks
 from mulligan.model.transformer import Transformer
@@ -82,13 +82,12 @@ class PretrainModule(LightningModule):
         return self
 
     @property
-    def data_parallel_size(self) -> int:
-        return self.trainer.world_size // self.tensor_parallel_size
+    def data_parallel_rank(self) -> int:
+        return data_parallel(self.tensor_parallel_size)[0]
 
     @property
-    def data_parallel_rank(self) -> int:
-        """The same for all ranks that share their samples; they are neighbours."""
-        return self.global_rank // self.tensor_parallel_size
+    def data_parallel_size(self) -> int:
+        return data_parallel(self.tensor_parallel_size)[1]
 
     @property
     def attempt(self) -> int:

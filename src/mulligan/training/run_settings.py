@@ -133,7 +133,10 @@ class RunSettings:
         )
         self.data_parallel_size = self.num_ranks // self.tensor_parallel_size
         self.micro_batch, self.accumulation = accumulation_of(
-            global_batch=self.global_batch, micro_batch=micro_batch, world_size=self.data_parallel_size
+            global_batch=self.global_batch,
+            micro_batch=micro_batch,
+            world_size=self.data_parallel_size,
+            tensor_parallel_size=self.tensor_parallel_size,
         )
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:

@@ -22,6 +22,7 @@ from mulligan.training.started_ranks import StartedRanks
 from mulligan.training.state_tree import mapped
 
 TIMEOUT_SECONDS = 600.0  # torch waits 1800
+YEAR_SECONDS = 31_536_000
 
 
 class _WatchedStrategy(ParallelStrategy):
@@ -47,8 +48,22 @@ class _WatchedStrategy(ParallelStrategy):
 class ReplicatedStrategy(_WatchedStrategy, DDPStrategy):
     """Each rank keeps all weights (DDP); one that waits for the others for ``timeout_seconds`` fails."""
 
-    def __init__(self, *, timeout_seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:
-        super().__init__(timeout=_timeout(timeout_seconds), **options)
+    def __init__(
+        self,
+        *,
+        process_group_backend: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        broadcast_buffers: bool = False,
+        gradient_as_bucket_view: bool = True,
+        bucket_cap_mb: int | None = None,
+    ) -> None:
+        super().__init__(
+            process_group_backend=process_group_backend,
+            timeout=_timeout(timeout_seconds),
+            broadcast_buffers=broadcast_buffers,
+            gradient_as_bucket_view=gradient_as_bucket_view,
+            bucket_cap_mb=bucket_cap_mb,
+        )
 
 
 class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
@@ -134,8 +149,8 @@ def whole_on_rank_zero(state: Any) -> Any:
 
 
 def _timeout(seconds: float) -> timedelta:
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"trainer.strategy.timeout_seconds={seconds} must be a number above 0")
+    if not 1.0 <= seconds <= YEAR_SECONDS:
+        raise ValueError(f"trainer.strategy.timeout_seconds={seconds} must be from 1 to {YEAR_SECONDS}, a year")
     return timedelta(seconds=seconds)
 
 

@@ -63,7 +63,7 @@ def make_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
-        hint = "; trainer=cpu and trainer=cpu_ddp need no GPU" if "gpu backend" in str(error) else ""
+        hint = "; trainer=cpu, cpu_ddp and cpu_fsdp need no GPU" if "gpu backend" in str(error) else ""
         raise ValueError(f"{named}: {str(error).rstrip('.!')}{hint}") from None
     _check_launched(made)
     return made
