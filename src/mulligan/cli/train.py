@@ -73,6 +73,8 @@ def train(config: DictConfig) -> None:
             keep_record(folder, run.trainer.global_step)
         write_record(folder, content)
         note_start(run, HydraConfig.get().overrides.task, made_with)
+        for logger in run.trainer.loggers:
+            logger.log_hyperparams(content)
 
     with ExitStack() as stack:
         if speaks:

@@ -1,7 +1,9 @@
 """What the machine can do: the precision it multiplies fast, whether compiling pays, and its peak for MFU."""
 
 import re
+import resource
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Literal
@@ -33,6 +35,14 @@ def resolve_precision(precision: Precision, accelerator: str) -> str:
     if accelerator == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     return "bf16-mixed" if accelerator == "cpu" and cpu_multiplies("bf16") else "32-true"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that this process has held so far: on a GPU of its memory, else of the host's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def cpu_multiplies(number: Literal["bf16", "fp16"]) -> bool:

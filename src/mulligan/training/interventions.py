@@ -1,13 +1,14 @@
 """How an intervention is written down and told."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from mulligan.stability.detector import Judgement
+from mulligan.training.event_logger import event_loggers
 
 
 def circumstances(
@@ -43,15 +44,16 @@ def described(judgement: Judgement) -> str:
     return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
 
 
-def tell(trainer: Trainer, say: Callable[[str], None], text: str, *, attempt: int, interventions: int) -> None:
-    """One line for the console, an event for the loggers, an alert where a logger has such a thing."""
+def tell(
+    trainer: Trainer, say: Callable[[str], None], text: str, *, attempt: int, entries: Sequence[dict[str, Any]]
+) -> None:
+    """One line for the console, a number for each logger, and the ledger's ``entries`` for those that take more."""
     say(text)
     if not trainer.is_global_zero:
         return
     step = trainer.global_step
-    event = {"interventions": float(interventions), "step": float(step), "attempt": float(attempt)}
+    event = {"interventions": float(len(entries)), "step": float(step), "attempt": float(attempt)}
     for logger in trainer.loggers:
         logger.log_metrics(event, step=step)
-        alert = getattr(getattr(logger, "experiment", None), "alert", None)
-        if callable(alert):
-            alert(title="mulligan: intervention", text=text)
+    for logger in event_loggers(trainer.loggers):
+        logger.note_intervention(text, entries)

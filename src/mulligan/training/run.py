@@ -17,6 +17,7 @@ from mulligan.training.callbacks.stability import Refit
 from mulligan.training.checkpoints import model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
+from mulligan.training.event_logger import closed_at_the_end, event_loggers
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
 from mulligan.training.run_settings import RunSettings
@@ -36,6 +37,16 @@ class TrainingRun(RunSettings):
         self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
     ) -> dict[str, Any] | None:
         """Train to the end, evaluate and sample; rank 0 returns a summary."""
+        with closed_at_the_end(self.trainer.loggers):
+            summary = self._trained_and_judged(report, warn, begun)
+            if summary is not None:
+                for logger in event_loggers(self.trainer.loggers):
+                    logger.note_summary(summary)
+        return summary
+
+    def _trained_and_judged(
+        self, report: Report, warn: Callable[[str], None], begun: Callable[[], None]
+    ) -> dict[str, Any] | None:
         module = self.train(report, warn, begun)
         state = whole_on_rank_zero(self.trainer.strategy.lightning_module_state_dict())
         if not self.is_rank_zero:
@@ -71,10 +82,12 @@ class TrainingRun(RunSettings):
         Rank 0 calls ``begun`` when all is restored and the first step comes: what fails before changes nothing on disk.
         """
 
-        def record(*_: Any) -> None:
+        def record(_: Any, module: PretrainModule) -> None:
             if self.is_rank_zero:
                 write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
                 begun()
+                for logger in event_loggers(self.trainer.loggers):
+                    logger.note_data(self.data.folder, module.data_fingerprint())
 
         self.callbacks.append(LambdaCallback(on_train_start=record))
         while True:

@@ -7,9 +7,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from mulligan.files import remove_temporaries
+from mulligan.files import read_json, remove_temporaries
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import checkpoint_path, listed
+from mulligan.training.event_logger import event_loggers
 
 
 class SaveCheckpoints(Callback):
@@ -95,12 +96,18 @@ class SaveCheckpoints(Callback):
         trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options=options)
         self._saved_step = step
         if trainer.is_global_zero:
+            _io(trainer).background.then(partial(self._tell, trainer, step))
             _io(trainer).background.then(partial(self._remove_old, trainer, step))
 
     def wait(self, trainer: Trainer) -> None:
         """Return on every rank when all that was saved is on disk."""
         _io(trainer).background.wait()
         trainer.strategy.barrier()
+
+    def _tell(self, trainer: Trainer, step: int) -> None:
+        path = checkpoint_path(self.folder, step)
+        for logger in event_loggers(trainer.loggers):
+            logger.note_checkpoint(path, read_json(path.with_suffix(".json")))
 
     def _remove_old(self, trainer: Trainer, step: int) -> None:
         ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]

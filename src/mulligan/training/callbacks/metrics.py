@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from mulligan.evaluation.held_out import perplexity
-from mulligan.training.hardware import peak_flops
+from mulligan.training.hardware import peak_flops, peak_memory_bytes
 from mulligan.training.module import PretrainModule
 
 NATS_PER_BIT = math.log(2.0)
@@ -83,6 +83,7 @@ class LogMetrics(Callback):
             "tokens_seen": float(step * self.tokens_per_step),
             "tokens_lost": float(module.ledger.lost_before(step) * self.tokens_per_step),
             "goodput": step / module.attempt,
+            "peak_memory_gigabytes": peak_memory_bytes(module.device) / 1e9,
         }
         peak = peak_flops(module.device)
         if peak is not None:

@@ -231,7 +231,7 @@ class Guard(Callback):
         return True
 
     def _tell(self, trainer: Trainer, text: str) -> None:
-        tell(trainer, self.say, text, attempt=self._attempt, interventions=len(self.ledger.lines))
+        tell(trainer, self.say, text, attempt=self._attempt, entries=self.ledger.entries)
 
     def _circumstances(self, trainer: Trainer, verdict: Verdict) -> dict[str, Any]:
         return circumstances(
