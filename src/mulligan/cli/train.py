@@ -6,12 +6,9 @@ import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
@@ -25,11 +22,11 @@ from mulligan.cli.record import (
     read_record,
     write_record,
 )
+from mulligan.cli.train_tables import print_closing, print_opening
 from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
 from mulligan.report.picture import draw_run
 from mulligan.training.callbacks.stability import Halted
-from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
 
 # Loader workers hold the lock with their parent, and notice its death after five seconds.
@@ -79,7 +76,7 @@ def train(config: DictConfig) -> None:
     with ExitStack() as stack:
         if speaks:
             stack.enter_context(exclusive(folder / ".lock", patience_seconds=WORKERS_OUTLIVE_SECONDS))
-            _print_opening(run)
+            print_opening(run)
             if changes:
                 print(f"accept_changes=true goes on with another config: {'; '.join(changes)}", flush=True)
         try:
@@ -95,7 +92,7 @@ def train(config: DictConfig) -> None:
             raise
     if summary is not None:
         _draw(folder)
-        _print_closing(summary, folder)
+        print_closing(summary, folder)
 
 
 def _draw(folder: Path) -> None:
@@ -130,45 +127,6 @@ def quiet_lightning() -> None:
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     # Torch 2.13 renames the option; 2.11 knows the old name only.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
-
-
-def _print_opening(run: TrainingRun) -> None:
-    tokens = run.num_steps * run.tokens_per_step
-    groups = f" in groups of {run.tensor_parallel_size}" if run.tensor_parallel_size > 1 else ""
-    print(
-        f"run {run.name} in {run.folder}: {run.model.num_parameters:,} parameters, {tokens:,} tokens in "
-        f"{run.num_steps:,} steps of {run.tokens_per_step:,} ({run.global_batch} samples of {run.sequence_length}), "
-        f"{run.num_steps * run.flops_per_step:.2e} FLOPs\n"
-        f"{run.num_ranks} rank(s){groups} x {run.accumulation} micro-batch(es) of "
-        f"{run.micro_batch}, precision {run.precision}, compile {str(run.compile).lower()}",
-        flush=True,
-    )
-    if run.guard is not None:
-        memory = f"{run.snapshot_gigabytes:.2f} GB of host memory a rank for snapshots"
-        print(f"stability.way={run.guard.way}: {memory}", flush=True)
-    if run.precision != "32-true" and run.on_cpu and not cpu_multiplies("bf16" if "bf16" in run.precision else "fp16"):
-        print(f"precision={run.precision} is slow on this processor, up to 100 times slower than 32-true", flush=True)
-
-
-def _print_closing(summary: dict[str, Any], folder: Path) -> None:
-    table = Table(
-        title=f"{summary['name']}: step {summary['step']:,}, attempt {summary['attempt']:,}", title_justify="left"
-    )
-    table.add_column("held out")
-    table.add_column("", justify="right")
-    table.add_row("bits per byte", f"{summary['val_bits_per_byte']:.4f}")
-    table.add_row("  gzip -9, each document", f"{summary['gzip_bits_per_byte']:.4f}")
-    table.add_row("  xz -9e, all together", f"{summary['xz_bits_per_byte']:.4f}")
-    table.add_row("perplexity", f"{summary['val_perplexity']:.3f}")
-    speed = summary["tokens_per_second"]
-    table.add_row("tokens per second", f"{speed:,.0f}" if speed else "-")
-    table.add_row("weights sha256", summary["weights_sha256"][:16])
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{folder}/summary.json holds these numbers. A completion of {summary['sample_prompt']!r}:", markup=False
-    )
-    console.print(summary["sample"], markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class RunSettings:
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
             self.guard.check_reach(checkpoint)
-            self.snapshot_gigabytes = self.guard.check_memory(self._state_bytes)
+            self.snapshot_gigabytes = self.guard.check_memory(self.state_bytes)
         self.trainer.accumulate_grad_batches = self.accumulation
         self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
         self.compile = resolve_compile(
@@ -164,7 +164,7 @@ class RunSettings:
         return self.trainer.strategy.root_device.type == "cpu"
 
     @property
-    def _state_bytes(self) -> float:
+    def state_bytes(self) -> float:
         """Weights and two moments, one rank's part."""
         numbers: float = self.model.num_parameters
         if isinstance(self.trainer.strategy, FullyShardedStrategy):
