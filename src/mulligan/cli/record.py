@@ -22,6 +22,7 @@ NEUTRAL = (
     "log_every_n_steps",
     "logger",
     "name",
+    "print_every_n_steps",
     "sample_prompt",
     "stability",
     "validate_every_n_steps",

@@ -47,6 +47,7 @@ class RunSettings:
         validate_every_n_steps: int,
         validation_samples: int,
         log_every_n_steps: int,
+        print_every_n_steps: int | None,
         evaluate_bytes: int,
         sample_prompt: str,
         accept_changes: bool,
@@ -109,7 +110,7 @@ class RunSettings:
                 *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
                 *(one for one in callbacks.values() if one is not None),
                 self.metrics,
-                ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
+                ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps, every_n_steps=print_every_n_steps),
                 self.stop,
                 self.checkpoint,
             ],

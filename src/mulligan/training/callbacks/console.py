@@ -13,8 +13,11 @@ from mulligan.training.callbacks.metrics import LogMetrics
 
 
 class ConsoleProgress(Callback):
-    def __init__(self, *, metrics: LogMetrics, num_steps: int) -> None:
-        self.metrics, self.num_steps = metrics, num_steps
+    def __init__(self, *, metrics: LogMetrics, num_steps: int, every_n_steps: int | None) -> None:
+        """Lines come with the metrics, or where these are logged more often, every ``every_n_steps``."""
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"print_every_n_steps={every_n_steps} must be at least 1, or null for each logged step")
+        self.metrics, self.num_steps, self.every_n_steps = metrics, num_steps, every_n_steps or 1
         self._bar: Progress | None = None
         self._task: Any = None
         self._begin = (0.0, 0)
@@ -40,13 +43,16 @@ class ConsoleProgress(Callback):
             return
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, state=self._state())
-        elif self.metrics.latest and self.metrics.latest is not self._printed:
+        elif self.metrics.latest and self.metrics.latest is not self._printed and self._is_due(trainer.global_step):
             self._printed = self.metrics.latest
             share = trainer.global_step / self.num_steps
             print(
                 f"step {trainer.global_step}/{self.num_steps} ({share:.0%})  {self._state()}  {self._left(trainer)}",
                 flush=True,
             )
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.every_n_steps == 0 or step == self.num_steps
 
     def on_train_end(self, *args: Any) -> None:
         self._stop()
