@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mulligan.files import sha256_file, write_hashed
-from mulligan.training.safetensors_file import DTYPES, write_safetensors
+from mulligan.safetensors_file import DTYPES, write_safetensors
 
 
 def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
