@@ -14,7 +14,8 @@ SUMMARY = {
 }  # fmt: skip
 CONFIG = {
     "data": {"name": "files", "folder": "/home/me"}, "sequence_length": 8, "precision": "32-true", "seed": 3,
-    "model": {"_target_": "m", "width": 8}, "objective": {}, "optimizer": {"lr": 0.002}, "schedule": {"warmup": 0.1},
+    "model": {"_target_": "m", "width": 8}, "objective": {}, "optimizer": {"lr": 0.002, "more": {"eps": 1e-8}},
+    "schedule": {"warmup": 0.1},
     "stability": None,
 }  # fmt: skip
 START = {
@@ -40,7 +41,8 @@ def test_numbers_training_and_interventions_are_told() -> None:
     assert "400 steps on 51,200 tokens" in told
     for line in (
         "| bits per byte | 1.5376 |", "| perplexity | - |", "| tokens | 156,701 |", "| data fingerprint | a44c |",
-        "| global batch | 128 tokens |", "| optimizer | lr=0.002 |", "| stability | - |", "| weights sha256 | 65d7 |",
+        "| global batch | 128 tokens |", "| optimizer | lr=0.002, more=(eps=1e-08) |",
+        "| stability | - |", "| weights sha256 | 65d7 |",
         "| 0 | 2026-11-26 | 0.1.0 | 8c60 | 4824df63c3f8ad4b | 2.13.0 | 2 |",
         "| withheld | - | - | 249 | - | - | - | 3.94 | 25.5 |",
         "| rewind | loss | 250 | 252 | 230 | 3680 to 4319 | 8.78 | 3.94 | 22.6 |",

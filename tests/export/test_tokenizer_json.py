@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from mulligan.data.pieces import Piece, read_pieces
 from mulligan.data.tokenizer import Tokenizer
@@ -40,8 +41,6 @@ TEXTS = st.lists(st.one_of(RUNS, WORDS, st.text(max_size=20)), max_size=12).map(
 
 @pytest.fixture(scope="module")
 def loaded(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory):
-    from transformers import AutoTokenizer
-
     folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(tokenizer)))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(tokenizer, 512)))

@@ -114,7 +114,8 @@ class SavedRun:
         for name, weight in wanted.items():
             if name not in weights or weights.layout[name].shape != weight.shape:
                 raise ValueError(
-                    f"{checkpoint.path} has no {name} of the shape that {self.folder}/config.yaml gives it"
+                    f"{checkpoint.path} has no {name} of the shape that {self.folder}/config.yaml gives it: "
+                    "use the version of mulligan that wrote it"
                 )
         return weights.part(list(wanted))
 

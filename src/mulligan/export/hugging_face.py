@@ -13,7 +13,7 @@ from mulligan.export.forms import model_config, published_config
 from mulligan.export.imported import Imported
 from mulligan.export.places import packed, unpacked
 from mulligan.export.tokenizer_json import tokenizer_config, tokenizer_json
-from mulligan.files import write_hashed, write_json
+from mulligan.files import atomic_write, write_hashed, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.safetensors_file import DTYPES, LazyTensors, write_safetensors
 
@@ -41,8 +41,9 @@ def write_folder(
     write_json(folder / "config.json", content | special | {"dtype": dtype})
     write_json(folder / "generation_config.json", special | {"pad_token_id": tokenizer.end_id})
     write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, config.max_length))
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_content, ensure_ascii=False), encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    for name, text in (("tokenizer.json", json.dumps(tokenizer_content, ensure_ascii=False)), ("README.md", card)):
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
     _write_weights(folder, theirs, shard_bytes)
 
 

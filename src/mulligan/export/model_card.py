@@ -123,7 +123,10 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_plain(child)}" for key, child in value.items() if key != "_target_")
+        nested = {
+            key: f"({_plain(child)})" if isinstance(child, dict) else _plain(child) for key, child in value.items()
+        }
+        return ", ".join(f"{key}={text}" for key, text in nested.items() if key != "_target_")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
     return "-" if value is None else str(value)
