@@ -25,6 +25,7 @@ GIVEN = {
     "generate": ["run=runs/x"],
     "replay": ["run=runs/x"],
     "export": ["run=runs/x", "to=model.safetensors"],
+    "import": ["from=llama", "to=here"],
     "inspect": ["run=runs/x"],
 }
 

@@ -11,6 +11,7 @@ import pytest
 
 from mulligan.files import (
     HashingWriter,
+    atomic_folder,
     atomic_write,
     exclusive,
     read_json,
@@ -121,3 +122,17 @@ def test_storage_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ValueError, match=r"\.lock cannot be locked \(Function not implemented\): the storage must offer"
     ):
         exclusive(tmp_path / ".lock").__enter__()
+
+
+def test_a_folder_is_complete_or_absent(tmp_path: Path) -> None:
+    def fill(name: str) -> None:
+        with atomic_folder(tmp_path / name) as folder:
+            (folder / "one").write_text("1")
+            assert not (tmp_path / name).exists()
+            assert name == "whole", "stopped"
+
+    fill("whole")
+    with pytest.raises(AssertionError, match="stopped"):
+        fill("torn")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+    assert (tmp_path / "whole/one").read_text() == "1"

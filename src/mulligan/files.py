@@ -30,6 +30,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary neighbour of ``path`` to write files in; on success it is renamed, on any error removed."""
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        _sync_folder(temporary)
+        rename(temporary, path)
+    finally:
+        remove(temporary)
+
+
+@contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """A full disk is met by a write, whose error knows no name."""
     try:

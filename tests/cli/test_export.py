@@ -1,5 +1,6 @@
 """One file out of either form of checkpoint, and the same model out of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,15 @@ def test_the_file_holds_the_weights_of_the_run(
 def test_a_step_may_be_named(sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert exported(sharded_run, monkeypatch, "step=4") != read_json(sharded_run / "summary.json")["weights_sha256"]
+
+
+def test_a_checkpoint_of_another_shape_is_named(
+    sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sharded_run, "run")
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("feedforward_width: 32", "feedforward_width: 48"))
+    monkeypatch.setattr("sys.argv", ["mulligan", "export", "run=run", "to=out.safetensors"])
+    assert main() == 2
+    assert "step_00000006.ckpt has no blocks.0.feedforward.gate.weight of the shape" in capsys.readouterr().err

@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from mulligan.cli.main import main
 from mulligan.cli.record import write_record
+from mulligan.files import write_json
 from mulligan.stability.ledger import Ledger
 
 MISTAKES = {
@@ -133,7 +135,24 @@ MISTAKES = {
     "replay run=nowhere": "run=nowhere: no run is there",
     "export run=healed": "to is not set: give it as to=VALUE",
     "export run=nowhere to=model.safetensors": "run=nowhere: no run is there",
-    "export run=healed to=model.bin": "to=model.bin must name a .safetensors file",
+    "export run=healed to=model.bin": "to=model.bin must name a .safetensors file, or a folder with format=hf",
+    "export run=healed to=out format=onnx": "format='onnx': expected weights, hf",
+    "export run=healed to=none/out format=hf": "to=none/out: there is no folder none; make it first",
+    "export run=healed to=healed format=hf": "to=healed: healed is there already; choose another name",
+    "export run=healed to=out format=hf": "run=healed: it has no whole checkpoint yet",
+    "import from=llama": "to is not set: give it as to=VALUE",
+    "import to=out": "from is not set: give it as from=VALUE",
+    "import form=llama to=out": "form: there is no such key; did you mean from?",
+    "import from=none to=out": "from=none is not there: give a model's folder",
+    "import from=5 to=out": "from=5 is not there",
+    "import from=table.csv to=out": "from=table.csv is of no kind that is read: give a folder that transformers has",
+    "import from=llama to=healed": "to=healed is there already; choose another name",
+    "import from=llama to=none/out": "to=none/out: there is no folder none; make it first",
+    "import from=healed to=out": "healed has no config.json: give the folder of a model as transformers saves it",
+    "import from=bert to=out": "bert/config.json: architectures=['BertModel'] must be one of LlamaForCausalLM, Qwen3",
+    "import from=llama to=out": "llama has neither model.safetensors nor model.safetensors.index.json",
+    "import from=pickled to=out": "pickled/pytorch_model.bin can run code when it is loaded: only safetensors are read",
+    "import from=empty to=out": "empty: its weights lack model.embed_tokens.weight, which a LlamaForCausalLM of this",
     "export run=healed to=none/model.safetensors": "to=none/model.safetensors: there is no folder none; make it first",
     "export run=healed to=old.safetensors": "to=old.safetensors: old.safetensors is there already; choose another name",
     "export run=healed to=model.safetensors": "run=healed: it has no whole checkpoint yet",
@@ -177,6 +196,10 @@ MISTAKES = {
     "drill optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
 }
 
+LLAMA = {
+    "vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "max_position_embeddings": 8,
+}  # fmt: skip
 WITHHELD = {
     "step": 4, "judged_step": 3, "loss": 5.0, "limit": None, "gradient_norm": None, "trigger": None,
     "time": "2026-01-01",
@@ -195,6 +218,12 @@ def test_mistake(
         record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}
         write_record(Path(name), record | {"stability": None})
     write_record(Path("foreign"), {"seed": 1})
+    for name in ("bert", "llama", "pickled", "empty"):
+        architecture = "BertModel" if name == "bert" else "LlamaForCausalLM"
+        write_json(Path(name, "config.json"), LLAMA | {"architectures": [architecture]})
+    Path("pickled/pytorch_model.bin").touch()
+    for name in ("bert", "empty"):
+        save_file({}, f"{name}/model.safetensors")
     Ledger(Path("halted/ledger.jsonl")).append("halt", **WITHHELD | {"onset": 3, "target": 2})
     Ledger(Path("healed/ledger.jsonl")).append("withheld", **WITHHELD)
     verb, *overrides = line.split(" ", 1)

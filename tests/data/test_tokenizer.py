@@ -39,7 +39,7 @@ def test_words_encoded_apart_are_the_whole_encoded_at_once(
     texts: list[str], model_type: Literal["bpe", "unigram"], text: str
 ) -> None:
     tokenizer = Tokenizer(model_of(model_type, tuple(texts)))
-    assert tokenizer._words_apart
+    assert tokenizer.words_apart
     assert tokenizer.encode(text).tolist() == tokenizer._processor.encode(text)
 
 
@@ -52,7 +52,7 @@ def test_pieces_that_span_words_are_heeded(texts: list[str]) -> None:
         remove_extra_whitespaces=False, split_by_whitespace=False,
     )  # fmt: skip
     tokenizer = Tokenizer(model.getvalue())
-    assert not tokenizer._words_apart
+    assert not tokenizer.words_apart
     assert tokenizer.encode(texts[0]).tolist() == tokenizer._processor.encode(texts[0])
     assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
 

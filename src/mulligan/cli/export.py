@@ -1,37 +1,49 @@
-"""``mulligan export run=runs/NAME to=model.safetensors``: the weights of a checkpoint, of either form, in one file.
+"""``mulligan export run=runs/NAME to=...``: a checkpoint, of either form, as others read it.
 
-Beside it model.json is written. ``model_with_weights(ModelConfig(**json), load_file(...), device)`` is the model again.
+format=weights writes one file, model.safetensors, and model.json beside it:
+``model_with_weights(ModelConfig(**json), load_file(...), device)`` is the model again. format=hf writes a folder that
+transformers loads. Weights are read and written one after another, so that a large model needs little memory.
 """
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.saved_run import SavedRun
-from mulligan.files import write_hashed, write_json
+from mulligan.export.forms import published_config
+from mulligan.export.hugging_face import write_folder
+from mulligan.export.model_card import Trained, model_card
+from mulligan.files import atomic_folder, read_json, write_hashed, write_json
 from mulligan.model.config import ModelConfig
-from mulligan.model.weights import model_with_weights, weights_sha256
-from mulligan.training.checkpoints import load_checkpoint, model_part
-from mulligan.training.safetensors_file import write_safetensors
+from mulligan.model.weights import weights_sha256
+from mulligan.safetensors_file import write_safetensors
+from mulligan.training.checkpoints import load_unsharded
 
 
 class Export:
     """The schema of conf/export.yaml."""
 
-    def __init__(self, *, run: str, to: str, step: int | None) -> None:
-        self.weights, self.shape = Path(to), Path(to).with_suffix(".json")
-        if self.weights.suffix != ".safetensors":
-            raise ValueError(f"to={to} must name a .safetensors file")
-        if not self.weights.parent.is_dir():
-            raise ValueError(f"to={to}: there is no folder {self.weights.parent}; make it first")
-        for path in (self.weights, self.shape):
+    def __init__(self, *, run: str, to: str, format: Literal["weights", "hf"], step: int | None) -> None:
+        self.to, self.format = Path(to), format
+        if format == "weights" and self.to.suffix != ".safetensors":
+            raise ValueError(f"to={to} must name a .safetensors file, or a folder with format=hf")
+        if not self.to.parent.is_dir():
+            raise ValueError(f"to={to}: there is no folder {self.to.parent}; make it first")
+        for path in (self.to, *([self.shape_file] if format == "weights" else [])):
             if path.exists():
                 raise ValueError(f"to={to}: {path} is there already; choose another name")
         self.run = SavedRun(Path(run))
         self.checkpoint = self.run.newest if step is None else self.run.at_step(step)
+
+    @property
+    def shape_file(self) -> Path:
+        """Of format=weights."""
+        return self.to.with_suffix(".json")
 
 
 def main() -> int:
@@ -41,15 +53,52 @@ def main() -> int:
 def export(config: DictConfig) -> None:
     export: Export = build(plain(config))
     shape: ModelConfig = build(export.run.recorded["model"])
-    state = load_checkpoint(export.checkpoint.path, with_optimizer=False)["state_dict"]
-    model = model_with_weights(shape, model_part(state), "cpu")
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}  # tied ones once
-    write_json(export.shape, asdict(shape))
-    write_hashed(export.weights, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
-    digest = weights_sha256(model.state_dict())
+    state = load_unsharded(export.checkpoint.path, mmap=True)
+    {"weights": _as_weights, "hf": _for_hugging_face}[export.format](export, shape, state)
+
+
+def _as_weights(export: Export, shape: ModelConfig, state: dict[str, Any]) -> None:
+    weights = export.run.lazy_weights(export.checkpoint, state)
+    write_json(export.shape_file, asdict(shape))
+    write_hashed(export.to, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
+    named = {"head.weight": "embedding.weight"} if shape.tied_embeddings else {}  # which a model has under both names
+    digest = weights_sha256(weights.under_more_names(named))
     print(
-        f"{export.weights} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
-        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape} their shape"
+        f"{export.to} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
+        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape_file} their shape"
+    )
+
+
+def _for_hugging_face(export: Export, shape: ModelConfig, state: dict[str, Any]) -> None:
+    run, checkpoint = export.run, export.checkpoint
+    run.check_data(state, checkpoint.path)
+    architecture, _ = published_config(shape)
+    card = model_card(_trained(export, shape), architecture)
+    with atomic_folder(export.to) as folder:
+        write_folder(
+            folder, config=shape, weights=run.lazy_weights(checkpoint, state), tokenizer=run.tokenizer(), card=card
+        )
+    print(
+        f"{export.to} holds {run.folder} at step {checkpoint.step} as a {architecture} of {shape.num_parameters:,} "
+        f"parameters, with its tokenizer and a model card, README.md"
+    )
+
+
+def _trained(export: Export, shape: ModelConfig) -> Trained:
+    run, step = export.run, export.checkpoint.step
+    summary, provenance = run.folder / "summary.json", run.folder / "provenance.jsonl"
+    ended = read_json(summary, "step") if summary.is_file() else None
+    starts = [json.loads(line) for line in provenance.read_text().splitlines()] if provenance.is_file() else []
+    return Trained(
+        name=run.folder.name,
+        step=step,
+        tokens=step * run.global_batch * run.sequence_length,
+        model=shape,
+        config=run.recorded,
+        data_fingerprint=read_json(run.data_folder / "manifest.json", "fingerprint")["fingerprint"],
+        summary=ended if ended is not None and ended["step"] == step else None,
+        starts=[line for line in starts if line["step"] < step],
+        interventions=run.ledger.entries[: export.checkpoint.ledger_lines],
     )
 
 

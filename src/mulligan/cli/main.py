@@ -10,14 +10,16 @@ VERBS = {
     "train": "train, or go on with the run of the same name",
     "evaluate": "held-out perplexity and bits of a run",
     "generate": "text from a run",
-    "export": "the weights of a run in one file",
+    "export": "the weights of a run in one file, or a folder for transformers",
+    "import": "a model that transformers has saved, in our form",
     "replay": "a run again, with its interventions in force; are the bits the same?",
     "backtest": "what detectors make of a recorded loss curve",
     "inspect": "what was done to a run, and the samples around a spike",
     "drill": "faults on purpose, and what the guard makes of them",
 }
-# A file inspect.py would hide Python's own from the ranks that Lightning starts by the path of a verb's file.
-FILES = {"inspect": "inspection"}
+# A file inspect.py would hide Python's own from the ranks that Lightning starts by the path of a verb's file; import.py
+# no statement could name.
+FILES = {"inspect": "inspection", "import": "importing"}
 FLAGS = {"-h", "--help", "--hydra-help", "-m", "--multirun", "-c", "--cfg", "--resolve", "-i", "--info", "--config-dir"}
 USAGE = "\n".join(
     [

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,10 +18,19 @@ from mulligan.data.tokenizer import Tokenizer
 from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
-from mulligan.model.weights import model_with_weights
+from mulligan.model.weights import empty_weights, model_with_weights
+from mulligan.safetensors_file import LazyTensors
 from mulligan.stability.ledger import Ledger
 from mulligan.training.arithmetic import samples_of_global_batch
-from mulligan.training.checkpoints import Checkpoint, is_whole, listed, load_checkpoint, model_part, newest_whole
+from mulligan.training.checkpoints import (
+    Checkpoint,
+    is_whole,
+    lazy_weights,
+    listed,
+    load_checkpoint,
+    model_part,
+    newest_whole,
+)  # fmt: skip
 from mulligan.training.closing import AUTOCAST_DTYPES
 
 
@@ -90,12 +100,30 @@ class SavedRun:
         config: ModelConfig = build(self.recorded["model"])
         path = (checkpoint or self.newest).path
         state = load_checkpoint(path, with_optimizer=False)
-        trained_on = state["mulligan"]["data_fingerprint"]
-        if trained_on != read_json(self.data_folder / "manifest.json", "fingerprint")["fingerprint"]:
-            raise ValueError(f"{self.data_folder} is not the data {trained_on[:16]} that {path} was trained on")
+        self.check_data(state, path)
         return model_with_weights(
             config, model_part(state["state_dict"]), "cuda" if torch.cuda.is_available() else "cpu"
         )
+
+    def lazy_weights(self, checkpoint: Checkpoint, state: dict[str, Any]) -> LazyTensors:
+        """Each weight of the model, tied ones once, read from ``checkpoint`` when asked for; ``state`` without parts is
+        what was read of it.
+        """
+        weights = lazy_weights(checkpoint.path, state)
+        wanted = empty_weights(build(self.recorded["model"]))
+        for name, weight in wanted.items():
+            if name not in weights or weights.layout[name].shape != weight.shape:
+                raise ValueError(
+                    f"{checkpoint.path} has no {name} of the shape that {self.folder}/config.yaml gives it: "
+                    "use the version of mulligan that wrote it"
+                )
+        return weights.part(list(wanted))
+
+    def check_data(self, state: dict[str, Any], path: Path) -> None:
+        """Raise ValueError where the prepared data, and so the tokenizer, is not what ``path`` was trained on."""
+        trained_on = state["mulligan"]["data_fingerprint"]
+        if trained_on != read_json(self.data_folder / "manifest.json", "fingerprint")["fingerprint"]:
+            raise ValueError(f"{self.data_folder} is not the data {trained_on[:16]} that {path} was trained on")
 
     @property
     def data_folder(self) -> Path:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mulligan.files import read_json, sha256_file
+from mulligan.safetensors_file import LazyTensors
 from mulligan.stability.ledger import Ledger
 from mulligan.training.sharded import Files, read_into
 from mulligan.training.state_tree import leaves, mapped
@@ -45,12 +46,30 @@ def load_checkpoint(path: Path, *, with_optimizer: bool = True) -> dict[str, Any
     return mapped(checkpoint, lambda name, leaf: parts.get(name, leaf))
 
 
-def load_unsharded(path: Path) -> dict[str, Any]:
-    """As ``load_checkpoint``, but where the state is in parts, an empty tensor on the meta device stands for each."""
+def load_unsharded(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """As ``load_checkpoint``, but where the state is in parts, an empty tensor on the meta device stands for each.
+
+    With ``mmap`` tensors are in memory only as far as they are looked at; none may be changed.
+    """
+    file = path / UNSHARDED if path.is_dir() else path
     try:
-        return torch.load(path / UNSHARDED if path.is_dir() else path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # whatever foreign bytes make of it
         raise ValueError(f"{path} is no checkpoint: {type(error).__name__} {str(error).splitlines()[0]}") from None
+
+
+def lazy_weights(path: Path, state: dict[str, Any]) -> LazyTensors:
+    """The model's weights by its own names, of what ``load_unsharded`` made of ``path``, each read when asked for."""
+    weights = model_part(state["state_dict"])
+
+    def read(name: str) -> Tensor:
+        if not weights[name].is_meta:
+            return weights[name]
+        whole = torch.empty(weights[name].shape, dtype=weights[name].dtype)
+        read_into(path, {f"state_dict.model.{name}": whole})
+        return whole
+
+    return LazyTensors({name: weight.to("meta") for name, weight in weights.items()}, read)
 
 
 def model_part(state_dict: dict[str, Any]) -> dict[str, Any]:

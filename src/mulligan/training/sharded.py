@@ -19,7 +19,7 @@ from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorage
 
 from mulligan.files import HashingWriter, read_json, write_hashed, write_json
 from mulligan.model.parts import local
-from mulligan.training.safetensors_file import write_safetensors
+from mulligan.safetensors_file import write_safetensors
 
 Files = dict[str, dict[str, Any]]  # sha256 and num_bytes, by name
 POLL_SECONDS = 0.05

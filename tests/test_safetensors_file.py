@@ -1,5 +1,6 @@
 """Files that the safetensors library reads to the bit."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mulligan.files import sha256_file, write_hashed
-from mulligan.training.safetensors_file import DTYPES, write_safetensors
+from mulligan.safetensors_file import DTYPES, LazyTensors, write_safetensors
 
 
 def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
@@ -23,3 +24,21 @@ def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
         assert read[name].equal(tensor), name
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt", "step": "7"}
+
+
+def test_lazy_tensors_are_read_one_after_another(tmp_path: Path) -> None:
+    tensors = {"wide": torch.randn(4, dtype=torch.float64), "a": torch.randn(3, 2), "b": torch.arange(4.0)}
+    read: list[str] = []
+
+    def one(name: str) -> torch.Tensor:
+        read.append(name)
+        return tensors[name]
+
+    lazy = LazyTensors({name: tensor.to("meta") for name, tensor in tensors.items()}, one)
+    for written, names in ((lazy, ["wide", "a", "b"]), (lazy.part(["b"]).under_more_names({"c": "b"}), ["b", "b"])):
+        read.clear()
+        write_hashed(tmp_path / "file", partial(write_safetensors, tensors=written, metadata={}))
+        assert read == names
+    found = load_file(tmp_path / "file")
+    assert found.keys() == {"b", "c"}
+    assert found["c"].equal(tensors["b"])

@@ -1,0 +1,73 @@
+"""``mulligan import from=FOLDER to=FOLDER``: somebody else's model in our form, as ``mulligan export`` writes it.
+
+The new folder holds model.json, model.safetensors, the tokenizer's file, and imported.json: what it was made of.
+"""
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+import mulligan
+from mulligan.cli.compose import build, plain, run_verb
+from mulligan.export.hugging_face import read_folder, source_files
+from mulligan.export.imported import Imported
+from mulligan.files import atomic_folder, atomic_write, sha256_file, write_hashed, write_json
+from mulligan.safetensors_file import write_safetensors
+
+
+class Import:
+    """The schema of conf/import.yaml."""
+
+    def __init__(self, *, to: str, **named: str) -> None:
+        self.source, self.to = Path(str(named["from"])), Path(to)  # from is a word of Python's: no parameter's name
+        if not self.source.exists():
+            raise ValueError(f"from={self.source} is not there: give a model's folder")
+        if not self.to.parent.is_dir():
+            raise ValueError(f"to={to}: there is no folder {self.to.parent}; make it first")
+        if self.to.exists():
+            raise ValueError(f"to={to} is there already; choose another name")
+
+    def read(self) -> Imported:
+        if self.source.is_dir():
+            return read_folder(self.source)
+        raise ValueError(f"from={self.source} is of no kind that is read: give a folder that transformers has saved")
+
+    def files(self) -> list[Path]:
+        """Those that ``read`` read."""
+        return source_files(self.source)
+
+
+def main() -> int:
+    return run_verb("import", import_model)
+
+
+def import_model(config: DictConfig) -> None:
+    request: Import = build(plain(config))
+    model = request.read()
+    with atomic_folder(request.to) as folder:
+        write_json(folder / "model.json", asdict(model.config))
+        write_hashed(folder / "model.safetensors", lambda file: write_safetensors(file, model.weights, {}))
+        if model.tokenizer is not None:
+            name, content = model.tokenizer
+            with atomic_write(folder / name) as file:
+                file.write(content)
+        origin = {
+            "source": str(request.source),
+            "sha256": {path.name: sha256_file(path) for path in request.files()},
+            "architecture": model.architecture,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "mulligan": mulligan.__version__,
+        }
+        write_json(folder / "imported.json", origin)
+    tokenizer = f"its tokenizer, {model.tokenizer[0]}" if model.tokenizer else "no tokenizer, for it has none"
+    print(
+        f"{request.to} holds {request.source}, a {model.architecture} of {model.config.num_parameters:,} parameters, "
+        f"with {tokenizer}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
