@@ -35,7 +35,7 @@ def test_pieces_are_those_that_the_library_knows(model_type: str) -> None:
     for number, piece in enumerate(pieces):
         assert (piece.text, piece.score) == (processor.id_to_piece(number), processor.get_score(number))
         assert piece.kind == next((kind for kind, test in tests.items() if test(number)), piece.kind)
-    assert [piece.text for piece in pieces if piece.kind == "user"] == ["\t"]
+    assert [piece.text for piece in pieces if piece.kind == "user_defined"] == ["\t"]
 
 
 def test_scores_of_unigram_are_rounded_and_nothing_else() -> None:

@@ -56,13 +56,13 @@ def tokenizer_config(tokenizer: Tokenizer, max_length: int) -> Json:
     }
 
 
-_ADDED = ("unknown", "control", "user")
+_ADDED = ("unknown", "control", "user_defined")
 
 
 def _added(number: int, piece: Piece) -> Json:
     """SentencePiece cuts a text at a user's symbols before all else, as the library does at added tokens."""
     flags = dict.fromkeys(("normalized", "single_word", "lstrip", "rstrip"), False)
-    return {"id": number, "content": piece.text, "special": piece.kind != "user", **flags}
+    return {"id": number, "content": piece.text, "special": piece.kind != "user_defined", **flags}
 
 
 def _splitting(pattern: str) -> Json:
