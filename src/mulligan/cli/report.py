@@ -119,22 +119,20 @@ def band_and_note(run: SavedRun, files: RunFiles) -> tuple[Band | None, str]:
 
 
 def pictures_of(run: RunFiles, band: Band | None) -> Iterator[Picture]:
-    metrics, entries = run.metrics, run.ledger.entries
+    metrics, entries, last = run.metrics, run.ledger.entries, run.num_attempts
     if "cross_entropy" in metrics:
         losses, validation = metrics["cross_entropy"], metrics.get("val_cross_entropy")
-        loss = partial(figures.loss, losses=losses, band=band, validation=validation, entries=entries)
+        loss = partial(figures.loss, losses=losses, band=band, validation=validation, entries=entries, last=last)
         yield render("loss", *WIDE, loss)
-        yield render("terms", *SMALL, partial(figures.terms, columns=metrics))
-        yield render("norm", *SMALL, partial(figures.norm, norms=metrics["gradient_norm"], entries=entries))
-        yield render("rate", *SMALL, partial(figures.rate, rates=metrics["learning_rate"], entries=entries))
-        speed = partial(figures.speed, speeds=metrics["tokens_per_second"], mfu=metrics.get("mfu"))
-        yield render("speed", *SMALL, partial(speed, goodput=metrics["goodput"]))
-    attempts = run.step + run.ledger.lost_steps
-    if attempts:
-        firsts = first_samples(run.ledger, attempts, run.planned.global_batch)
-        yield render(
-            "order", *FLAT, partial(figures.order, firsts=firsts, entries=entries, skips=run.ledger.skips)
-        )  # fmt: skip
+        yield render("terms", *SMALL, partial(figures.terms, columns=metrics, last=last))
+        norm = partial(figures.norm, norms=metrics["gradient_norm"], entries=entries, last=last)
+        yield render("norm", *SMALL, norm)
+        yield render("rate", *SMALL, partial(figures.rate, rates=metrics["learning_rate"], entries=entries, last=last))
+        speeds, mfu, goodput = metrics["tokens_per_second"], metrics.get("mfu"), metrics["goodput"]
+        yield render("speed", *SMALL, partial(figures.speed, speeds=speeds, mfu=mfu, goodput=goodput, last=last))
+    if last:
+        firsts = first_samples(run.ledger, last, run.planned.global_batch)
+        yield render("order", *FLAT, partial(figures.order, firsts=firsts, entries=entries, skips=run.ledger.skips))
 
 
 def pictures_of_both(run: RunFiles, other: RunFiles | None) -> Iterator[Picture]:

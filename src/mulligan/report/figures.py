@@ -1,4 +1,4 @@
-"""What is drawn of a run: each picture once, on the axes of attempts that a rewind cannot turn back."""
+"""What is drawn of a run, along its attempts up to the ``last``: these a rewind cannot turn back."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,9 @@ FEW_DECADES = 30.0  # the greatest by the least
 THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
-def loss(figure: Figure, losses: Column, band: Band | None, validation: Column | None, entries: Entries) -> None:
+def loss(
+    figure: Figure, losses: Column, band: Band | None, validation: Column | None, entries: Entries, last: int
+) -> None:
     axes = figure.subplots()
     if band is not None:
         axes.fill_between(
@@ -32,10 +34,10 @@ def loss(figure: Figure, losses: Column, band: Band | None, validation: Column |
     draw_curve(axes, Curve(losses.attempts, losses.values, None), entries)
     _mark_what_is_not_finite(axes, losses)
     axes.legend(loc="lower left", ncols=2)
-    _count_attempts(axes, losses)
+    _count_attempts(axes, last)
 
 
-def terms(figure: Figure, columns: dict[str, Column]) -> None:
+def terms(figure: Figure, columns: dict[str, Column], last: int) -> None:
     """The parts of the objective on one logarithmic axis; a term that is 0 throughout is left out."""
     axes = figure.subplots()
     styles = {"cross_entropy": (KEPT, "-"), "z_loss": (WITHHELD, "--"), "label_smoothing": (GIVEN_UP, ":")}
@@ -45,30 +47,31 @@ def terms(figure: Figure, columns: dict[str, Column]) -> None:
             axes.plot(*column, color=color, linestyle=line, linewidth=1.1, label=name.replace("_", " "))
     _make_logarithmic(axes)
     axes.set_ylabel("nats a token")
-    axes.legend(loc="center right")
-    _count_attempts(axes, columns["cross_entropy"])
+    if axes.lines:
+        axes.legend(loc="center right")
+    _count_attempts(axes, last)
 
 
-def norm(figure: Figure, norms: Column, entries: Entries) -> None:
+def norm(figure: Figure, norms: Column, entries: Entries, last: int) -> None:
     axes = figure.subplots()
     draw_stretches(axes, norms.attempts, norms.values, entries)
     _make_logarithmic(axes)
     if marks := _mark_what_is_not_finite(axes, norms):
         axes.legend(handles=marks, loc="upper left")
     axes.set_ylabel("gradient norm before clipping")
-    _count_attempts(axes, norms)
+    _count_attempts(axes, last)
 
 
-def rate(figure: Figure, rates: Column, entries: Entries) -> None:
+def rate(figure: Figure, rates: Column, entries: Entries, last: int) -> None:
     axes = figure.subplots()
     draw_stretches(axes, rates.attempts, rates.values, entries)
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0.0)
     axes.ticklabel_format(axis="y", scilimits=(-2, 3))
-    _count_attempts(axes, rates)
+    _count_attempts(axes, last)
 
 
-def speed(figure: Figure, speeds: Column, mfu: Column | None, goodput: Column) -> None:
+def speed(figure: Figure, speeds: Column, mfu: Column | None, goodput: Column, last: int) -> None:
     above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     above.plot(*speeds, color=KEPT, linewidth=1.0)
     above.set_ylim(bottom=0.0)
@@ -82,7 +85,7 @@ def speed(figure: Figure, speeds: Column, mfu: Column | None, goodput: Column) -
     below.plot(*goodput, color=INK, linewidth=1.1)
     below.set_ylim(min([0.9, *goodput.values]) - 0.02, 1.02)
     below.set_ylabel("goodput")
-    _count_attempts(below, speeds)
+    _count_attempts(below, last)
 
 
 def order(figure: Figure, firsts: Indices, entries: Entries, skips: Sequence[tuple[int, int]]) -> None:
@@ -104,7 +107,7 @@ def order(figure: Figure, firsts: Indices, entries: Entries, skips: Sequence[tup
     axes.yaxis.set_major_formatter(THOUSANDS)
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")
-    _count_attempts(axes, Column(list(attempts), []))
+    _count_attempts(axes, len(firsts))
 
 
 def comparison(figure: Figure, ours: tuple[Column, Column], theirs: tuple[Column, Column]) -> None:
@@ -140,9 +143,8 @@ def _make_logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _count_attempts(axes: Axes, column: Column) -> None:
+def _count_attempts(axes: Axes, last: int) -> None:
     axes.set_xlabel("attempt")
-    last = column.attempts[-1]
     axes.set_xlim(-0.01 * last, 1.01 * last)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(THOUSANDS)

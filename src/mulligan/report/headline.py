@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from mulligan.report.run_files import RunFiles
 
-BYTES_SHOWN = 4  # digits of bits per byte behind the point
-
 
 class Tile(NamedTuple):
     label: str
@@ -49,11 +47,10 @@ def tiles(run: RunFiles) -> list[Tile]:
 
 def yardsticks(run: RunFiles) -> list[Yardstick]:
     """Held-out bits per byte beside gzip and xz; of a run that has not ended its last validation alone."""
+    found: dict[str, float | None] = {"last validation": _last(run, "val_bits_per_byte")}
     if run.is_finished:
         keys = {"this model": "val_bits_per_byte", "xz -9e": "xz_bits_per_byte", "gzip -9": "gzip_bits_per_byte"}
-        found = {name: run.summary.get(key) for name, key in keys.items()}
-    else:
-        found = {"last validation": _last(run, "val_bits_per_byte")}
+        found = {name: _closing(run, key) for name, key in keys.items()}
     finite = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
     return [Yardstick(name, value, value / max(finite.values())) for name, value in finite.items()]
 
@@ -61,13 +58,18 @@ def yardsticks(run: RunFiles) -> list[Yardstick]:
 def evaluation_nats(run: RunFiles) -> float | None:
     """The held-out cross-entropy in nats a token: of the closing evaluation, else of the last validation."""
     if run.is_finished:
-        bits = run.summary.get("val_bits_per_token")
-        return None if bits is None else bits * math.log(2.0)
+        return _closing(run, "val_bits_per_token") * math.log(2.0)
     return _last(run, "val_cross_entropy")
 
 
 def perplexity_of(run: RunFiles) -> float | None:
-    return run.summary.get("val_perplexity") if run.is_finished else _last(run, "val_perplexity")
+    return _closing(run, "val_perplexity") if run.is_finished else _last(run, "val_perplexity")
+
+
+def _closing(run: RunFiles, key: str) -> float:
+    """A number of summary.json, which holds null for one that is not finite."""
+    value = run.summary.get(key)
+    return math.nan if value is None else float(value)
 
 
 def number(value: float | None, form: str) -> str:

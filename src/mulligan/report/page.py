@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mulligan import __version__
-from mulligan.report.headline import Tile, evaluation_nats, state_of, tiles, yardsticks
+from mulligan.report.headline import Tile, evaluation_nats, number, state_of, tiles, yardsticks
 from mulligan.report.next_token import NextToken
 from mulligan.report.palette import COLORS
 from mulligan.report.rendering import Picture
@@ -67,7 +67,7 @@ def page(
         where=where,
         tiles=tiles(run),
         yardsticks=yardsticks(run),
-        weights=run.summary["weights_sha256"] if run.is_finished else None,
+        weights=run.summary.get("weights_sha256") if run.is_finished else None,
         pictures={picture.name: picture.svg for picture in pictures},
         config=config,
         band_note=band_note,
@@ -86,7 +86,7 @@ def page(
         if explorer
         else None,
         without_explorer=without_explorer,
-        evaluation=None if nats is None else f"{nats:.4f}",
+        evaluation=number(nats, ".4f"),
         colors=COLORS,
         style=(HERE / "page.css").read_text(),
         script=(HERE / "explorer.js").read_text(),
@@ -108,7 +108,7 @@ def samples_of(run: RunFiles) -> tuple[list[Sample], str]:
         return shown, f"{count} of the {len(found)} texts that were written during training."
     if not run.summary.get("sample"):
         return [], ""
-    prompt = run.summary["sample_prompt"]
+    prompt = run.summary.get("sample_prompt", "")
     return [Sample(None, prompt, run.summary["sample"].removeprefix(prompt))], "Written when training had ended."
 
 
@@ -119,7 +119,7 @@ def data_facts(run: RunFiles, sources: Sequence[Source]) -> list[Tile]:
         Tile("tokens trained on", f"{tokens:,}"),
         Tile("tokens lost to rewinds", f"{run.ledger.lost_steps * planned.tokens_per_step:,}"),
         Tile("samples left out for good", f"{skipped:,}"),
-        Tile("tokens in those", f"{skipped * planned.sequence_length:,}"),
+        Tile("tokens in these", f"{skipped * planned.sequence_length:,}"),
     ]
     return facts + ([Tile("passes over the data", f"{tokens / available:.2f}")] if available else [])
 
@@ -135,6 +135,6 @@ def _numbers(run: RunFiles) -> list[Tile]:
     return [
         Tile("state", ", ".join(state_of(run))),
         Tile("held-out bits per byte", f"{bits[0].bits_per_byte:.4f}" if bits else "-"),
-        Tile("held-out nats a token", "-" if nats is None else f"{nats:.4f}"),
+        Tile("held-out nats a token", number(nats, ".4f")),
         *tiles(run),
     ]

@@ -37,6 +37,12 @@ class RunFiles(NamedTuple):
     step: int
 
     @property
+    def num_attempts(self) -> int:
+        """That are known of: the last ones may not have been logged."""
+        logged = int(self.metrics["attempt"].last) if self.metrics else 0
+        return max(self.step + self.ledger.lost_steps, logged)
+
+    @property
     def is_finished(self) -> bool:
         """Trained to its end and evaluated."""
         return bool(self.summary) and self.summary["step"] == self.planned.num_steps
@@ -50,9 +56,9 @@ class RunFiles(NamedTuple):
 
     def kept(self, name: str, *, per_step: int = 1) -> Column:
         """A column by the steps that were kept, or by ``per_step`` times these: tokens, say."""
-        column, last = self.metrics[name], int(self.metrics["attempt"].last)
-        value_of, lost, attempts, values = dict(zip(*column, strict=True)), 0, [], []
-        for stretch in stretches(self.ledger.entries, last):
+        value_of, lost = dict(zip(*self.metrics[name], strict=True)), 0
+        attempts, values = [], []
+        for stretch in stretches(self.ledger.entries, self.num_attempts):
             if not stretch.is_kept:
                 lost += stretch.last - stretch.after
                 continue
@@ -71,7 +77,7 @@ def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoin
             metrics = read_metrics(folder)
         except ValueError as error:  # a line that a kill cut off, say
             without = f"The metrics cannot be read: {error}"
-    if not metrics and without is None:
+    if "cross_entropy" not in metrics and without is None:
         without = "There are no curves: this run has no CSV logger's metrics (logger=csv), or none yet."
     summary = read_json(folder / "summary.json", "step") if (folder / "summary.json").is_file() else {}
     steps = [newest_checkpoint, summary.get("step", 0)]

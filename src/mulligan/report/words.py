@@ -55,7 +55,8 @@ def _spike(entry: dict[str, Any]) -> str:
     if entry["trigger"] == "not finite" or entry["loss"] is None:
         what = "The gradient norm" if entry["loss"] is not None else "The loss"
         return f"{what} was no finite number, {since}."
-    return f"The loss was {entry['loss']:.2f} nats where the limit was {entry['limit']:.2f}, {since}."
+    limit = "" if entry["limit"] is None else f" where the limit was {entry['limit']:.2f}"
+    return f"The loss was {entry['loss']:.2f} nats{limit}, {since}."
 
 
 def _bad_gradient(entry: dict[str, Any]) -> str:
