@@ -84,11 +84,11 @@ def test_it_asks_for_nothing_outside_of_itself(healed: RunFiles) -> None:
 def test_samples_written_during_training_come_in_place_of_the_last(healed: RunFiles) -> None:
     many = [{"step": step, "attempt": step, "prompt": "def ", "text": f"def f{step}"} for step in range(100)]
     shown, note = samples_of(healed._replace(samples=many))
-    assert [sample.step for sample in shown] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
+    assert [sample.when for sample in shown] == [f"step {step}" for step in range(0, 100, 9)]
     assert (shown[-1].prompt, shown[-1].text) == ("def ", "f99")
     assert note.startswith("12 of the 100 texts")
-    (only,), _ = samples_of(healed._replace(samples=[{"step": 1, "prompt": "def ", "text": "g"}]))
-    assert only.text == "g", "a text that does not repeat its prompt"
+    (only,), _ = samples_of(healed._replace(samples=[{"prompt": "def ", "text": "g"}]))
+    assert only == ("a step that was not noted", "def ", "g"), "a text that does not repeat its prompt"
 
 
 def test_two_runs_side_by_side(healed: RunFiles, made_run: MakeRun) -> None:

@@ -33,7 +33,7 @@ def loss(
         axes.plot(*validation, "o-", color=INK, markerfacecolor="white", markersize=4, linewidth=0.7, label="held out")
     draw_curve(axes, Curve(losses.attempts, losses.values, None), entries)
     _mark_what_is_not_finite(axes, losses)
-    axes.legend(loc="lower left", ncols=2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, borderaxespad=0.2)
     _count_attempts(axes, last)
 
 

@@ -22,9 +22,9 @@ MOST_SAMPLES = 12
 
 
 class Sample(NamedTuple):
-    """``step`` is None for what the finished model wrote; ``text`` follows the prompt."""
+    """``when`` it was written; ``text`` follows the prompt."""
 
-    step: int | None
+    when: str
     prompt: str
     text: str
 
@@ -97,19 +97,22 @@ def page(
 
 def samples_of(run: RunFiles) -> tuple[list[Sample], str]:
     """Texts written while the run was trained, evenly chosen where they are many, or the finished model's one."""
-    found = [
-        Sample(one.get("step"), prompt, text.removeprefix(prompt))
-        for one in run.samples
-        for prompt, text in [(str(one.get("prompt", "")), str(one.get("text", "")))]
-    ]
+    found = []
+    for one in run.samples:
+        step, prompt, text = one.get("step"), str(one.get("prompt", "")), str(one.get("text", ""))
+        when = f"step {step:,}" if isinstance(step, int) else "a step that was not noted"
+        found.append(Sample(when, prompt, text.removeprefix(prompt)))
     if found:
         count = min(MOST_SAMPLES, len(found))
         shown = [found[round(at * (len(found) - 1) / max(1, count - 1))] for at in range(count)]
-        return shown, f"{count} of the {len(found)} texts that were written during training."
+        number = f"{count} of the {len(found)} texts" if count < len(found) else f"The {count} texts"
+        return shown, f"{number} that were written during training."
     if not run.summary.get("sample"):
         return [], ""
     prompt = run.summary.get("sample_prompt", "")
-    return [Sample(None, prompt, run.summary["sample"].removeprefix(prompt))], "Written when training had ended."
+    return [
+        Sample("the finished model", prompt, run.summary["sample"].removeprefix(prompt))
+    ], "Written when training had ended."
 
 
 def data_facts(run: RunFiles, sources: Sequence[Source]) -> list[Tile]:
