@@ -24,6 +24,7 @@ GIVEN = {
     "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],
     "replay": ["run=runs/x"],
+    "report": ["run=runs/x"],
     "export": ["run=runs/x", "to=model.safetensors"],
     "import": ["from=llama", "to=here"],
     "inspect": ["run=runs/x"],

@@ -21,6 +21,7 @@ HOMES = {
     "datasets": {"data"},
     "sentencepiece": {"data"},
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "wandb": {"training"},
 }
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -51,6 +51,7 @@ def test_the_wheel_alone_trains_from_an_empty_folder(installed: Path, tiny: tupl
     assert Path(output("python", "-c", "import mulligan; print(mulligan.__file__)")).is_relative_to(installed.parent)
     assert "usage: mulligan VERB" in output("mulligan", "--help")
     assert "step 8/8 (100%)" in output("mulligan", "train", *tiny, "trainer=cpu_ddp")
+    assert "runs/default/report.html" in output("mulligan", "report", "run=runs/default")
     made_with = json.loads((empty / "runs/default/provenance.jsonl").read_text())
     assert made_with["source_sha256"] == files_sha256(Path(mulligan.__file__).parent, CONF)
     assert (made_with["git"], made_with["lock_sha256"]) == (None, None)  # wherever the environment lies

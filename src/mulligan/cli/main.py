@@ -15,6 +15,7 @@ VERBS = {
     "replay": "a run again, with its interventions in force; are the bits the same?",
     "backtest": "what detectors make of a recorded loss curve",
     "inspect": "what was done to a run, and the samples around a spike",
+    "report": "a run as one page: curves, interventions, samples, next tokens",
     "drill": "faults on purpose, and what the guard makes of them",
 }
 # A file inspect.py would hide Python's own from the ranks that Lightning starts by the path of a verb's file; import.py

@@ -91,9 +91,16 @@ def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False)
 
 def differences(recorded: dict[str, Any], content: dict[str, Any], *, free: tuple[str, ...] = FREE) -> list[str]:
     """One ``key: recorded -> now`` for each key that would change the run, which those of ``free`` do not."""
+    return [f"{key}: {before} -> {now}" for key, before, now in different_keys(recorded, content, free=free)]
+
+
+def different_keys(
+    recorded: dict[str, Any], content: dict[str, Any], *, free: tuple[str, ...]
+) -> list[tuple[str, Any, Any]]:
+    """Each dotted key with its two values, ``absent`` where one config does not have it."""
     before, now = _flat(recorded), _flat(content)
     return [
-        f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
+        (key, before.get(key, "absent"), now.get(key, "absent"))
         for key in sorted(before.keys() | now.keys())
         if not _same(before.get(key), now.get(key)) and not _is_one_of(key, free)
     ]

@@ -46,11 +46,11 @@ class SavedRun:
         self.ledger = Ledger(folder / "ledger.jsonl", writes=False)
         self.sequence_length: int = recorded["sequence_length"]
         self.autocast_dtype = AUTOCAST_DTYPES.get(recorded["precision"])
-        self._checkpoints = checkpoints_of(folder, recorded)
+        self.checkpoints = checkpoints_of(folder, recorded)
 
     def check_ledger(self) -> None:
         """Raise ValueError where a checkpoint was written under more lines than are left."""
-        for found in listed(self._checkpoints):
+        for found in listed(self.checkpoints):
             if found.ledger_lines > len(self.ledger.lines):
                 raise ValueError(
                     f"{self.ledger.path} has lost lines: {found.path} was written under {found.ledger_lines}, and "
@@ -60,18 +60,18 @@ class SavedRun:
     @cached_property
     def newest(self) -> Checkpoint:
         """The newest whole checkpoint."""
-        found = newest_whole(self._checkpoints, self.ledger, warn=lambda text: print(text, file=sys.stderr, flush=True))
+        found = newest_whole(self.checkpoints, self.ledger, warn=lambda text: print(text, file=sys.stderr, flush=True))
         if found is None:
             raise ValueError(f"run={self.folder}: it has no whole checkpoint yet")
         return found
 
     def at_step(self, step: int) -> Checkpoint:
         """The whole checkpoint of ``step``."""
-        kept = listed(self._checkpoints)
+        kept = listed(self.checkpoints)
         found = [checkpoint for checkpoint in kept if checkpoint.step == step]
         if not found:
             steps = ", ".join(str(checkpoint.step) for checkpoint in kept) or "none"
-            raise ValueError(f"step={step}: {self._checkpoints} has no checkpoint of it; it has those of: {steps}")
+            raise ValueError(f"step={step}: {self.checkpoints} has no checkpoint of it; it has those of: {steps}")
         if not is_whole(found[0]):
             raise ValueError(f"step={step}: {found[0].path} is not whole, its bytes differ from their sha256")
         return found[0]
@@ -87,7 +87,7 @@ class SavedRun:
             earlier, later = sorted((num_lines, found.ledger_lines))
             return not self.ledger.before(later).abandons(found.step, earlier)
 
-        kept = [*listed(self._checkpoints), *listed(self._checkpoints / "abandoned")]
+        kept = [*listed(self.checkpoints), *listed(self.checkpoints / "abandoned")]
         candidates = [
             found
             for found in kept

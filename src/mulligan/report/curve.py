@@ -19,7 +19,7 @@ class Curve(NamedTuple):
     norms: list[float] | None
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     place: str
     cells: dict[str, Any]
 
@@ -41,7 +41,7 @@ def read_curve(
     The files of a run's starts are joined: where a start went over steps again, it is the later one that counts.
     Raises ValueError, naming file and line, where something cannot be read or steps go back.
     """
-    tables = [(file, list(_rows(file))) for file in _files(path)]
+    tables = [(file, list(rows_of(file))) for file in metrics_files(path)]
     names = dict.fromkeys(name for _, rows in tables for row in rows for name in row.cells)
     if not names:
         raise ValueError(f"{tables[0][0]}:1: the file has no rows")
@@ -73,7 +73,8 @@ def read_curve(
     return Curve(steps, [points[step][0] for step in steps], norms if len(norms) == len(steps) else None)
 
 
-def _files(path: Path) -> list[Path]:
+def metrics_files(path: Path) -> list[Path]:
+    """The file itself, or those of a run's starts, the earliest first."""
     if path.suffix in (".csv", ".jsonl") and path.is_file():
         return [path]
     if not path.is_dir():
@@ -86,13 +87,14 @@ def _files(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: int(file.parent.name.removeprefix("version_")))
 
 
-def _rows(file: Path) -> Iterator[_Row]:
+def rows_of(file: Path) -> Iterator[Row]:
+    """Raises ValueError, naming file and line, at one that is not whole."""
     # A byte that is no text becomes U+FFFD, which is no number and no name: the row's own check then names the line.
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         if file.suffix == ".jsonl":
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield _Row(f"{file}:{number}", _object(f"{file}:{number}", line))
+                    yield Row(f"{file}:{number}", _object(f"{file}:{number}", line))
             return
         reader = csv.reader(lines)
         try:
@@ -106,7 +108,7 @@ def _rows(file: Path) -> Iterator[_Row]:
                         f"{file}:{reader.line_num}: {len(cells)} cells where the header has {len(header)}; was it cut?"
                     )
                 if cells:
-                    yield _Row(f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True)))
+                    yield Row(f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True)))
         except csv.Error as error:
             raise ValueError(f"{file}:{reader.line_num}: {error}") from None
 

@@ -1,5 +1,6 @@
 """The picture of a run: its loss against every update ever tried, with what its ledger gave up and why."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve, read_curve
+from mulligan.report.palette import GIVEN_UP, KEPT, WITHHELD
 from mulligan.stability.ledger import Ledger
 
-KEPT, GIVEN_UP, WITHHELD = "#1f5f99", "#c8433f", "#d98b1f"
+NOTE_ROWS, NOTE_STEP, NOTE_HEIGHT = 3, 0.1, 0.15  # notes of rewinds that lie close together stand below each other
+NARROW = 0.75  # of the width: notes behind it stand to the left of their line
 
 
 class Stretch(NamedTuple):
@@ -33,16 +36,10 @@ def draw_run(folder: Path, picture: Path) -> None:
 
 def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> None:
     """``curve`` is by attempt; ``entries`` are the ledger's."""
-    labels = {True: "kept", False: "given up by a rewind"}
-    for stretch in stretches(entries, curve.steps[-1]):
-        shown = [
-            (attempt, loss)
-            for attempt, loss in zip(curve.steps, curve.losses, strict=True)
-            if stretch.after + stretch.is_kept <= attempt <= stretch.last  # what was given up left the kept line
-        ]
-        color, label = KEPT if stretch.is_kept else GIVEN_UP, labels.pop(stretch.is_kept, None)
-        axes.plot(*zip(*shown, strict=True) if shown else ((), ()), color=color, label=label, linewidth=1.2)
+    draw_stretches(axes, curve.steps, curve.losses, entries)
+    last = curve.steps[-1]
     withheld: str | None = "update withheld"
+    number = 0
     for entry in entries:
         at = entry["attempt"]
         if entry["kind"] == "withheld":
@@ -51,15 +48,35 @@ def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> N
             continue
         axes.axvline(at, color=GIVEN_UP, linewidth=0.8, linestyle="--")
         back = "halted" if entry["kind"] == "halt" else f"back to step {entry['target']}"
+        is_far = at > NARROW * last
         axes.annotate(
             f"{back}\n({entry['trigger']}, from step {entry['onset']} on)",
-            (at, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
-            va="top", fontsize=8, color=GIVEN_UP,
+            (at, 0.99 - NOTE_STEP * (number % NOTE_ROWS)), xycoords=("data", "axes fraction"),
+            xytext=(-4 if is_far else 4, 0), textcoords="offset points", ha="right" if is_far else "left", va="top",
+            fontsize=8, color=GIVEN_UP,
         )  # fmt: skip
+        number += 1
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + (top - bottom) * NOTE_HEIGHT * min(number, NOTE_ROWS))  # above the curve
     axes.set_xlabel("attempt: updates tried, kept or not")
     axes.set_ylabel("cross-entropy, nats a token")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower left")
+
+
+def draw_stretches(
+    axes: Axes, attempts: Sequence[int], values: Sequence[float], entries: Sequence[dict[str, Any]]
+) -> None:
+    """A line over ``attempts``, in other colours where it was kept and where a rewind gave it up."""
+    labels = {True: "kept", False: "given up by a rewind"}
+    for stretch in stretches(entries, attempts[-1]):
+        shown = [
+            (attempt, value if math.isfinite(value) else math.nan)
+            for attempt, value in zip(attempts, values, strict=True)
+            if stretch.after + stretch.is_kept <= attempt <= stretch.last  # what was given up left the kept line
+        ]
+        color, label = KEPT if stretch.is_kept else GIVEN_UP, labels.pop(stretch.is_kept, None)
+        axes.plot(*zip(*shown, strict=True) if shown else ((), ()), color=color, label=label, linewidth=1.2)
 
 
 def stretches(entries: Sequence[dict[str, Any]], last: int) -> Iterator[Stretch]:

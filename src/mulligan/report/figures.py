@@ -1,0 +1,152 @@
+"""What is drawn of a run, along its attempts up to the ``last``: these a rewind cannot turn back."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from mulligan.data.sequencer import Indices
+from mulligan.report.band import Band
+from mulligan.report.curve import Curve
+from mulligan.report.metrics import Column
+from mulligan.report.palette import BAND, GIVEN_UP, INK, KEPT, WITHHELD
+from mulligan.report.picture import draw_curve, draw_stretches, stretches
+
+Entries = Sequence[dict[str, Any]]
+FEW_DECADES = 30.0  # the greatest by the least
+THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+def loss(
+    figure: Figure, losses: Column, band: Band | None, validation: Column | None, entries: Entries, last: int
+) -> None:
+    axes = figure.subplots()
+    if band is not None:
+        axes.fill_between(
+            band.attempts, band.centres, band.limits, color=BAND, alpha=0.6, linewidth=0, label="the detector's band"
+        )
+    if validation is not None:
+        axes.plot(*validation, "o-", color=INK, markerfacecolor="white", markersize=4, linewidth=0.7, label="held out")
+    draw_curve(axes, Curve(losses.attempts, losses.values, None), entries)
+    _mark_what_is_not_finite(axes, losses)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, borderaxespad=0.2)
+    _count_attempts(axes, last)
+
+
+def terms(figure: Figure, columns: dict[str, Column], last: int) -> None:
+    """The parts of the objective on one logarithmic axis; a term that is 0 throughout is left out."""
+    axes = figure.subplots()
+    styles = {"cross_entropy": (KEPT, "-"), "z_loss": (WITHHELD, "--"), "label_smoothing": (GIVEN_UP, ":")}
+    for name, (color, line) in styles.items():
+        column = columns.get(name)
+        if column is not None and any(value > 0.0 for value in column.values):
+            axes.plot(*column, color=color, linestyle=line, linewidth=1.1, label=name.replace("_", " "))
+    _make_logarithmic(axes)
+    axes.set_ylabel("nats a token")
+    if axes.lines:
+        axes.legend(loc="center right")
+    _count_attempts(axes, last)
+
+
+def norm(figure: Figure, norms: Column, entries: Entries, last: int) -> None:
+    axes = figure.subplots()
+    draw_stretches(axes, norms.attempts, norms.values, entries)
+    _make_logarithmic(axes)
+    if marks := _mark_what_is_not_finite(axes, norms):
+        axes.legend(handles=marks, loc="upper left")
+    axes.set_ylabel("gradient norm before clipping")
+    _count_attempts(axes, last)
+
+
+def rate(figure: Figure, rates: Column, entries: Entries, last: int) -> None:
+    axes = figure.subplots()
+    draw_stretches(axes, rates.attempts, rates.values, entries)
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0.0)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 3))
+    _count_attempts(axes, last)
+
+
+def speed(figure: Figure, speeds: Column, mfu: Column | None, goodput: Column, last: int) -> None:
+    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    above.plot(*speeds, color=KEPT, linewidth=1.0)
+    above.set_ylim(bottom=0.0)
+    above.set_ylabel("tokens a second")
+    above.yaxis.set_major_formatter(THOUSANDS)
+    above.grid(axis="x", visible=False)
+    if mfu is not None and speeds.last > 0.0:
+        share = 100.0 * mfu.last / speeds.last  # one is a multiple of the other
+        right = above.secondary_yaxis("right", functions=(lambda y: y * share, lambda y: y / share))
+        right.set_ylabel("MFU, %")
+    below.plot(*goodput, color=INK, linewidth=1.1)
+    below.set_ylim(min([0.9, *goodput.values]) - 0.02, 1.02)
+    below.set_ylabel("goodput")
+    _count_attempts(below, last)
+
+
+def order(figure: Figure, firsts: Indices, entries: Entries, skips: Sequence[tuple[int, int]]) -> None:
+    axes = figure.subplots()
+    label: str | None = "left out for good"
+    for start, stop in skips:
+        axes.axhspan(start, stop, color=GIVEN_UP, alpha=0.14, linewidth=0, label=label)
+        label = None
+    attempts = range(1, len(firsts) + 1)
+    names = {True: "read and kept", False: "read and given up"}
+    for stretch in stretches(entries, len(firsts)):
+        shown = slice(stretch.after, stretch.last)
+        color = KEPT if stretch.is_kept else GIVEN_UP
+        axes.plot(
+            attempts[shown], firsts[shown], color=color, linewidth=1.6, solid_capstyle="butt",
+            label=names.pop(stretch.is_kept, None),
+        )  # fmt: skip
+    axes.set_ylabel("sample, in the run's order")
+    axes.yaxis.set_major_formatter(THOUSANDS)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left")
+    _count_attempts(axes, len(firsts))
+
+
+def comparison(figure: Figure, ours: tuple[Column, Column], theirs: tuple[Column, Column]) -> None:
+    """Each run as its kept losses by step and by tokens."""
+    for axes, mine, other, label in zip(
+        figure.subplots(1, 2, sharey=True), ours, theirs, ("step", "tokens read and kept"), strict=True
+    ):
+        axes.plot(*other, color=WITHHELD, linewidth=1.0, linestyle=(0, (4, 1)), label="the other run")
+        axes.plot(*mine, color=KEPT, linewidth=1.2, label="this run")
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter(THOUSANDS)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    figure.axes[0].set_ylabel("cross-entropy, nats a token")
+    figure.axes[0].legend(loc="upper right")
+
+
+def _mark_what_is_not_finite(axes: Axes, column: Column) -> list[Line2D]:
+    gone = [at for at, value in zip(*column, strict=True) if not math.isfinite(value)]
+    if not gone:
+        return []
+    top, above = [0.98] * len(gone), axes.get_xaxis_transform()
+    return axes.plot(gone, top, "v", color=GIVEN_UP, transform=above, label="not finite", markersize=4)
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    """The y axis, unless there is nothing on it; over few decades more than their bounds is labelled."""
+    low, high = axes.dataLim.intervaly
+    if not 0.0 < low <= high < math.inf:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > FEW_DECADES * low else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _count_attempts(axes: Axes, last: int) -> None:
+    axes.set_xlabel("attempt")
+    axes.set_xlim(-0.01 * last, 1.01 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(THOUSANDS)
+    axes.grid(axis="x", visible=False)
+    axes.grid(axis="y", alpha=1.0)

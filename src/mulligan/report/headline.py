@@ -1,0 +1,82 @@
+"""The numbers at the head of a run's page, in words and as the files have them."""
+
+import math
+from typing import NamedTuple
+
+from mulligan.report.run_files import RunFiles
+
+
+class Tile(NamedTuple):
+    label: str
+    value: str
+    note: str = ""
+
+
+class Yardstick(NamedTuple):
+    """``share`` of the largest of them, for a bar."""
+
+    name: str
+    bits_per_byte: float
+    share: float
+
+
+def state_of(run: RunFiles) -> tuple[str, str]:
+    """A word for a label, and where the run stands."""
+    at = f"at step {run.step:,} of {run.planned.num_steps:,}"
+    if run.is_halted:
+        return "halted", at
+    return ("finished", f"all {run.step:,} steps") if run.is_finished else ("under way", at)
+
+
+def tiles(run: RunFiles) -> list[Tile]:
+    planned, lost, summary = run.planned, run.ledger.lost_steps, run.summary if run.is_finished else {}
+    kinds = [entry["kind"] for entry in run.ledger.entries]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in ("withheld", "rewind", "halt") if kind in kinds]
+    speed = summary.get("tokens_per_second") or _last(run, "tokens_per_second")
+    mfu = _last(run, "mfu")
+    goodput = run.step / (run.step + lost) if run.step else None
+    return [
+        Tile("perplexity", number(perplexity_of(run), ".3f"), "held out"),
+        Tile("tokens", f"{run.step * planned.tokens_per_step:,}", f"{run.step:,} steps of {planned.tokens_per_step:,}"),
+        Tile("parameters", f"{planned.num_parameters:,}"),
+        Tile("interventions", f"{len(kinds):,}", ", ".join(counts) or "nothing had to be done"),
+        Tile("goodput", number(goodput, ".1%"), f"{lost:,} attempts given up" if lost else "no attempt was given up"),
+        Tile("tokens per second", number(speed, ",.0f"), "" if mfu is None else f"MFU {mfu:.1%}"),
+    ]
+
+
+def yardsticks(run: RunFiles) -> list[Yardstick]:
+    """Held-out bits per byte beside gzip and xz; of a run that has not ended its last validation alone."""
+    found: dict[str, float | None] = {"last validation": _last(run, "val_bits_per_byte")}
+    if run.is_finished:
+        keys = {"this model": "val_bits_per_byte", "xz -9e": "xz_bits_per_byte", "gzip -9": "gzip_bits_per_byte"}
+        found = {name: _closing(run, key) for name, key in keys.items()}
+    finite = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+    return [Yardstick(name, value, value / max(finite.values())) for name, value in finite.items()]
+
+
+def evaluation_nats(run: RunFiles) -> float | None:
+    """The held-out cross-entropy in nats a token: of the closing evaluation, else of the last validation."""
+    if run.is_finished:
+        return _closing(run, "val_bits_per_token") * math.log(2.0)
+    return _last(run, "val_cross_entropy")
+
+
+def perplexity_of(run: RunFiles) -> float | None:
+    return _closing(run, "val_perplexity") if run.is_finished else _last(run, "val_perplexity")
+
+
+def _closing(run: RunFiles, key: str) -> float:
+    """A number of summary.json, which holds null for one that is not finite."""
+    value = run.summary.get(key)
+    return math.nan if value is None else float(value)
+
+
+def number(value: float | None, form: str) -> str:
+    if value is None:
+        return "-"
+    return format(value, form) if math.isfinite(value) else "not finite"
+
+
+def _last(run: RunFiles, name: str) -> float | None:
+    return run.metrics[name].last if name in run.metrics else None

@@ -1,0 +1,117 @@
+"""What the files in a run's folder say, read once; what is not there is empty."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mulligan.files import read_json
+from mulligan.report.metrics import Column, read_metrics
+from mulligan.report.picture import stretches
+from mulligan.stability.ledger import Ledger
+
+
+class Planned(NamedTuple):
+    """What follows from a run's config."""
+
+    num_steps: int
+    global_batch: int
+    sequence_length: int
+    num_parameters: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.global_batch * self.sequence_length
+
+
+class RunFiles(NamedTuple):
+    """``without_curves`` says why there are no metrics, None where there are. ``step`` is the present one."""
+
+    name: str
+    planned: Planned
+    ledger: Ledger
+    metrics: dict[str, Column]
+    without_curves: str | None
+    summary: dict[str, Any]
+    provenance: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    step: int
+
+    @property
+    def num_attempts(self) -> int:
+        """That are known of: the last ones may not have been logged."""
+        logged = int(self.metrics["attempt"].last) if self.metrics else 0
+        return max(self.step + self.ledger.lost_steps, logged)
+
+    @property
+    def is_finished(self) -> bool:
+        """Trained to its end and evaluated."""
+        return bool(self.summary) and self.summary["step"] == self.planned.num_steps
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether nothing came after the halt."""
+        entries = self.ledger.entries
+        attempts = self.metrics["attempt"].last if self.metrics else 0
+        return bool(entries) and entries[-1]["kind"] == "halt" and attempts <= entries[-1]["attempt"]
+
+    def kept(self, name: str, *, per_step: int = 1) -> Column:
+        """A column by the steps that were kept, or by ``per_step`` times these: tokens, say."""
+        value_of, lost = dict(zip(*self.metrics[name], strict=True)), 0
+        attempts, values = [], []
+        for stretch in stretches(self.ledger.entries, self.num_attempts):
+            if not stretch.is_kept:
+                lost += stretch.last - stretch.after
+                continue
+            for attempt in range(stretch.after + 1, stretch.last + 1):
+                if attempt in value_of:
+                    attempts.append((attempt - lost) * per_step)
+                    values.append(value_of[attempt])
+        return Column(attempts, values)
+
+
+def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoint: int) -> RunFiles:
+    """Raises ValueError, naming file and line, where JSON is not whole; metrics that cannot be read are left out."""
+    metrics, without = {}, None
+    if any(folder.rglob("version_*/metrics.csv")):
+        try:
+            metrics = read_metrics(folder)
+        except ValueError as error:  # a line that a kill cut off, say
+            without = f"The metrics cannot be read: {error}"
+    if "cross_entropy" not in metrics and without is None:
+        without = "There are no curves: this run has no CSV logger's metrics (logger=csv), or none yet."
+    summary = read_json(folder / "summary.json", "step") if (folder / "summary.json").is_file() else {}
+    steps = [newest_checkpoint, summary.get("step", 0)]
+    if "step" in metrics:
+        steps.append(_step_after(metrics["step"], ledger))
+    return RunFiles(
+        name=folder.resolve().name,
+        planned=planned,
+        ledger=ledger,
+        metrics=metrics,
+        without_curves=without,
+        summary=summary,
+        provenance=json_lines(folder / "provenance.jsonl"),
+        samples=json_lines(folder / "samples.jsonl"),
+        step=max(steps),
+    )
+
+
+def _step_after(steps: Column, ledger: Ledger) -> int:
+    """The step of the newest attempt that was logged, or what a later intervention made of it."""
+    last = ledger.entries[-1] if ledger.entries else None
+    return last["target"] if last and "target" in last and last["attempt"] >= steps.attempts[-1] else int(steps.last)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file; a last line that was not written to its end is left out."""
+    content = path.read_bytes() if path.is_file() else b""
+    found = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not whole JSON ({error})") from None
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}:{number}: {entry!r} must be a JSON object")
+        found.append(entry)
+    return found

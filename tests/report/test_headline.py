@@ -1,0 +1,53 @@
+"""The numbers at the head of the page are those of the files."""
+
+import math
+
+import pytest
+
+from mulligan.report.headline import Yardstick, evaluation_nats, state_of, tiles, yardsticks
+from mulligan.report.run_files import RunFiles
+from tests.report.conftest import CLOSING, REWIND, MakeRun, logged
+
+
+def shown(run: RunFiles) -> dict[str, str]:
+    return {tile.label: tile.value for tile in tiles(run)}
+
+
+def test_a_finished_run(healed: RunFiles) -> None:
+    assert state_of(healed) == ("finished", "all 12 steps")
+    assert shown(healed) == {
+        "perplexity": "8.000",
+        "tokens": "384",
+        "parameters": "1,234",
+        "interventions": "1",
+        "goodput": "80.0%",
+        "tokens per second": "5,000",
+    }
+    assert yardsticks(healed) == [
+        Yardstick("this model", 1.25, 0.5), Yardstick("xz -9e", 1.5, 0.6), Yardstick("gzip -9", 2.5, 1.0)
+    ]  # fmt: skip
+    assert evaluation_nats(healed) == pytest.approx(3.0 * math.log(2.0))
+
+
+def test_under_way_the_last_validation_counts(made_run: MakeRun) -> None:
+    validated = {"attempt": 2, "step": 2, "val_bits_per_byte": 2.0, "val_cross_entropy": 1.5, "val_perplexity": 4.5}
+    run = made_run([logged(1, 1, 4.0), logged(2, 2, 3.0, mfu=0.25), validated])
+    assert state_of(run) == ("under way", "at step 2 of 12")
+    assert yardsticks(run) == [Yardstick("last validation", 2.0, 1.0)]
+    assert evaluation_nats(run) == 1.5
+    assert shown(run)["perplexity"] == "4.500"
+    assert tiles(run)[-1].note == "MFU 25.0%"
+
+
+def test_what_is_not_there_is_a_dash_and_what_is_not_finite_says_so(made_run: MakeRun) -> None:
+    run = made_run()
+    assert yardsticks(run) == []
+    assert {shown(run)[label] for label in ("perplexity", "goodput", "tokens per second")} == {"-"}
+    diverged = made_run(summary=CLOSING | {"val_perplexity": math.nan, "val_bits_per_byte": math.nan})
+    assert shown(diverged)["perplexity"] == "not finite"
+    assert [one.name for one in yardsticks(diverged)] == ["xz -9e", "gzip -9"]
+
+
+def test_halted(made_run: MakeRun) -> None:
+    run = made_run([logged(step, step, 4.0) for step in range(1, 11)], ledger=[("halt", REWIND)])
+    assert state_of(run) == ("halted", "at step 8 of 12")

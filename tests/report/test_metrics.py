@@ -1,0 +1,27 @@
+"""Columns of a run's log, over its starts."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from mulligan.report.metrics import Column, read_metrics
+from tests.report.conftest import write_csv
+
+
+def test_the_later_start_counts_and_empty_cells_are_no_numbers(tmp_path: Path) -> None:
+    first = [{"attempt": 1, "loss": 5.0}, {"attempt": 2, "loss": 4.0}, {"attempt": 3, "loss": 3.9}]
+    write_csv(tmp_path / "metrics/version_0/metrics.csv", first)
+    second = [{"attempt": 3, "loss": "nan"}, {"attempt": 3, "val": 7.0}, {"attempt": 4, "loss": 3.0}]
+    write_csv(tmp_path / "metrics/version_1/metrics.csv", second)
+    found = read_metrics(tmp_path)
+    assert found["val"] == Column([3], [7.0])
+    assert found["loss"].attempts == [1, 2, 3, 4]
+    assert math.isnan(found["loss"].values[2])
+    assert found["loss"].last == 3.0
+
+
+def test_a_row_without_an_attempt_is_named(tmp_path: Path) -> None:
+    write_csv(tmp_path / "metrics/version_0/metrics.csv", [{"attempt": 1.5, "loss": 5.0}])
+    with pytest.raises(ValueError, match=r"metrics.csv:2: attempt=1.5 must be a whole number"):
+        read_metrics(tmp_path)
