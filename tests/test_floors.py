@@ -19,7 +19,9 @@ HOMES = {
     "omegaconf": {"cli"},
     "lightning": {"training"},
     "datasets": {"data"},
+    "gguf": {"export"},
     "sentencepiece": {"data"},
+    "tokenizers": {"data"},
     "matplotlib": {"report"},
     "wandb": set(),
 }
