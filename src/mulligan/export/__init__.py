@@ -1,0 +1,1 @@
+"""Models of other programs: their files to our shapes and weights."""
