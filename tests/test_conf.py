@@ -1,6 +1,7 @@
 """Every choice of every config group composes, and every ``_target_`` binds to its signature."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mulligan.cli.compose import CONF, build, problems
+from mulligan.files import write_json
 from mulligan.model.config import ModelConfig
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
@@ -19,6 +21,7 @@ GIVEN = {
     "data=tables": ["data.sources.tables.paths=[a.parquet]"],
     "data=hub": ["data.sources.hub.path=some/data"],
     "trainer=multi_node": ["trainer.num_nodes=2"],  # or a launcher
+    "model=initial": ["initial_weights=model"],
     "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
     "evaluate": ["run=runs/x"],
     "backtest": ["curve=loss.csv"],
@@ -29,6 +32,17 @@ GIVEN = {
     "import": ["from=llama", "to=here"],
     "inspect": ["run=runs/x"],
 }
+
+
+SHAPE = ModelConfig(
+    vocab_size=4096, max_length=512, width=8, num_layers=1, num_heads=2, feedforward_width=9, norm_eps=1e-6
+)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("model/model.json"), asdict(SHAPE))
 
 
 def choices() -> Iterator[str]:
@@ -70,7 +84,14 @@ def test_a_target_is_bound() -> None:
 
 @pytest.mark.parametrize("name", [file.stem for file in sorted((CONF / "model").glob("*.yaml")) if file.stem != "base"])
 def test_model_is_a_config(name: str) -> None:
-    assert isinstance(build(composed("train", f"model={name}")["model"]), ModelConfig)
+    content = composed("train", f"model={name}", *GIVEN.get(f"model={name}", []))["model"]
+    assert isinstance(build(content), ModelConfig)
+
+
+def test_the_initial_model_has_every_key_of_its_folder() -> None:
+    content = composed("train", "model=initial", *GIVEN["model=initial"], "model.dropout=0.1")["model"]
+    assert content.keys() - {"_target_"} == asdict(SHAPE).keys()
+    assert build(content) == replace(SHAPE, dropout=0.1)
 
 
 def test_conf_names_no_choice_that_yaml_reads_as_a_boolean() -> None:

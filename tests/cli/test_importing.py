@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from mulligan.cli.main import main
+from mulligan.data.tokenizer import load_tokenizer
 from mulligan.files import read_json, sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import model_with_weights, weights_sha256
@@ -24,7 +25,9 @@ def test_a_run_goes_out_and_comes_back(
         ModelConfig(**read_json(Path("back/model.json"))), load_file("back/model.safetensors"), "cpu"
     )
     assert weights_sha256(model.state_dict()) == summary["weights_sha256"]
-    assert Path("back/tokenizer.json").read_bytes() == Path("out/tokenizer.json").read_bytes()
+    out, back = (load_tokenizer(Path(folder, "tokenizer.json")) for folder in ("out", "back"))
+    assert (back.begin_id, back.end_id) == (out.begin_id, 2) == (1, 2)  # the end mark is named in tokenizer_config.json
+    assert back.encode("x = 1\t\u2581").tolist() == out.encode("x = 1\t\u2581").tolist()
     told = read_json(Path("back/imported.json"))
     assert (told["source"], told["architecture"]) == ("out", "Qwen3ForCausalLM")
     read = ("config.json", "model.safetensors", "tokenizer.json")

@@ -13,7 +13,7 @@ from mulligan.cli.compose import CONF, build, plain
 from mulligan.cli.inspection import suspects
 from mulligan.cli.main import main
 from mulligan.cli.record import write_record
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import tokenizer_in
 from tests.conftest import TINY
 from tests.training.conftest import silent
 from tests.training.test_rewind import sure_at
@@ -76,7 +76,7 @@ def test_places_and_text_are_those_of_the_shards(inspect: Any, healed: Path) -> 
     }
     assert all(min(one["rank_by_loss"], one["rank_by_gradient_norm"]) <= 2 for one in shown)
     data = Path(json.loads((healed / "data.json").read_text())["folder"])
-    tokenizer = Tokenizer.load(data / "tokenizer.model")
+    tokenizer = tokenizer_in(data)
     for one in shown:
         start = one["place"]["offset"]
         tokens = np.load(data / one["place"]["file"])[start : start + 33]

@@ -7,7 +7,9 @@ from typing import Any
 from mulligan.cli.marked_text import Piece, coloured, hardest_stretch, numbered, pieces, visible
 
 BYTES = {1: b"", 2: b"", 3: "é".encode()[:1], 4: "é".encode()[1:], 5: b"a\n"}
-TOKENIZER: Any = SimpleNamespace(decode_bytes=lambda ids: b"".join(BYTES[number] for number in ids))
+TOKENIZER: Any = SimpleNamespace(
+    begin_id=1, end_id=2, decode_bytes=lambda ids: b"".join(BYTES[number] for number in ids)
+)
 
 
 def test_a_character_of_two_tokens_has_the_greater_loss() -> None:

@@ -11,6 +11,7 @@ from mulligan.cli.main import main
 from mulligan.cli.record import write_record
 from mulligan.files import write_json
 from mulligan.stability.ledger import Ledger
+from tests.model.test_folder import save
 
 MISTAKES = {
     # command line: what the line must name
@@ -114,9 +115,16 @@ MISTAKES = {
     "train optimizer._target_=no.such": "optimizer._target_=no.such names no class or function: No module named 'no'",
     "train optimizer._target_=json": "optimizer._target_=json names no class or function: <module 'json'",
     "train tokenizer=file tokenizer.model_file=none.model": "tokenizer.model_file='none.model' is not a file",
+    "train initial_weights=none": "none/model.json is missing: none is not the folder of a model",
+    "train initial_weights=torn": "torn/model.safetensors is not a whole safetensors file",
+    "train initial_weights=kept": "initial_weights=kept holds a model of model.vocab_size=50: model.vocab_size=4096",
+    "train model=initial": "model=initial takes its shape from initial_weights, which is not set: give both",
+    "train model=initial initial_weights=calm": "calm/model.json is missing: calm is not the folder of a model",
+    "train model=initial initial_weights=kept": "sequence_length=256 must be in [1, model.max_length=16]",
     "train tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 260",
     "prepare data.workers=0": "data.workers=0 must be at least 1",
     "prepare tokenizer=file tokenizer.model_file=table.csv": "table.csv is not a SentencePiece model",
+    "prepare tokenizer=file tokenizer.model_file=bare.json": "bare.json is not a tokenizer.json: ",
     "prepare prepare.part=3": "prepare.part=3 needs prepare.parts, the number of calls that share the work",
     "prepare prepare.parts=64": "prepare.parts=64 needs prepare.part, counted from 0; leave out both to finish",
     "prepare prepare.part=64 prepare.parts=64": "prepare.part=64 must be in [0, 63]: the prepare.parts=64 are counted",
@@ -130,6 +138,8 @@ MISTAKES = {
     "evaluate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere": "run=nowhere: no run is there",
     "generate run=nowhere sampler.temperature=-1.0": "temperature=-1.0 must not be negative",
+    "generate run=torn": "torn/model.safetensors is not a whole safetensors file",
+    "generate run=kept": "kept has no tokenizer: neither tokenizer.model nor tokenizer.json is there",
     "replay rnu=1": "rnu: there is no such key; did you mean run?",
     "replay run=healed optimizer.lr=1": "optimizer.lr: there is no such key (`mulligan replay",
     "replay run=nowhere": "run=nowhere: no run is there",
@@ -231,6 +241,11 @@ def test_mistake(
     Path("pickled/pytorch_model.bin").touch()
     for name in ("bert", "empty"):
         save_file({}, f"{name}/model.safetensors")
+    for name in ("kept", "torn"):
+        Path(name).mkdir()
+        save(Path(name))
+    Path("torn/model.safetensors").write_bytes(b"torn")
+    Path("bare.json").write_text("{}")
     Ledger(Path("halted/ledger.jsonl")).append("halt", **WITHHELD | {"onset": 3, "target": 2})
     Ledger(Path("healed/ledger.jsonl")).append("withheld", **WITHHELD)
     verb, *overrides = line.split(" ", 1)

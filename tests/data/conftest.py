@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mulligan.data.documents import Document, Part
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.data.tokenizer import TokenizerRecipe
+from mulligan.data.tokens import Tokenizer
 from mulligan.files import write_json
 from tests.data.prepare_and_stop import recipe, silent
 

@@ -17,7 +17,8 @@ from mulligan.data.documents import Source
 from mulligan.data.hub import HubDataset, TableFiles
 from mulligan.data.prepare import DataRecipe
 from mulligan.data.share import Share
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.data.tokenizer import TokenizerRecipe
+from mulligan.data.tokens import Tokenizer
 
 TEXTS = ["one\r\n\t two", "é \u2581 😀\x00", "three"]
 

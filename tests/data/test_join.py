@@ -11,7 +11,8 @@ from mulligan.data.documents import Document
 from mulligan.data.join import join_parts, verify
 from mulligan.data.shards import Shards
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.data.tokenizer import TokenizerRecipe
+from mulligan.data.tokens import Tokenizer
 from mulligan.files import sha256_file, write_json
 
 Join = Callable[..., dict[str, Any]]

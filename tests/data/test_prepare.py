@@ -12,14 +12,17 @@ import pytest
 
 from mulligan.data.documents import Document, TextFiles
 from mulligan.data.join import SPLITS, verify
+from mulligan.data.json_tokenizer import JsonTokenizer
 from mulligan.data.prepare import DataRecipe
 from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
 from mulligan.data.share import Share
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
-from mulligan.files import read_json
+from mulligan.data.tokenizer import TokenizerRecipe, tokenizer_in
+from mulligan.data.tokens import Tokenizer
+from mulligan.files import read_json, sha256_file
 from tests.data import prepare_and_stop
 from tests.data.prepare_and_stop import hashes, recipe, silent
+from tests.data.test_json_tokenizer import byte_level
 
 pytestmark = pytest.mark.usefixtures("in_two_sources")
 PROGRAM = [sys.executable, prepare_and_stop.__file__]
@@ -146,7 +149,7 @@ def test_documents_without_a_text_are_counted_as_missing_and_no_tokenizer_is_tra
 
 
 def test_every_text_comes_back_and_its_bytes_are_counted(prepared: Path, texts: list[str]) -> None:
-    tokenizer = Tokenizer.load(prepared / "tokenizer.model")
+    tokenizer = tokenizer_in(prepared)
     found = []
     for split in SPLITS:
         shards = Shards(prepared, split, 16)
@@ -155,6 +158,36 @@ def test_every_text_comes_back_and_its_bytes_are_counted(prepared: Path, texts: 
         assert shards.utf8_bytes == sum(map(len, kept))
         found += kept
     assert sorted(found) == sorted(text.encode() for text in (*texts, "se\ufffdor"))
+
+
+@pytest.mark.parametrize("marks", [("<s>", "</s>"), ("</s>",)])
+def test_a_tokenizer_json_prepares_data(
+    marks: tuple[str, ...], tmp_path: Path, memory_source: Any, texts: list[str]
+) -> None:
+    lacking = chr(256 + 4)  # how GPT-2's alphabet writes the byte 4
+    model = tmp_path / "own.json"
+    model.write_bytes(byte_level(lacking=lacking, marks=marks))
+    made = TokenizerRecipe(vocab_size=JsonTokenizer(model.read_bytes()).vocab_size, model_file=str(model))
+    documents = [Document(str(number), str(number), text) for number, text in enumerate([*texts, "a\x04b <s>"])]
+    sources = {"web": memory_source(documents, per_part=9)}
+    folder = recipe(str(tmp_path), sources=sources, weights=None, tokenizer=made).prepare(silent)
+    assert (folder / "tokenizer.json").read_bytes() == model.read_bytes()
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["tokenizer_sha256"] == sha256_file(model)
+    assert set(manifest["versions"]) == {"python", "numpy", "tokenizers", "datasets"}
+    assert manifest["documents_with_replacement_characters"] == 1
+    tokenizer, found = tokenizer_in(folder), []
+    for split in SPLITS:
+        shards = Shards(folder, split, 16)
+        found += shards.texts(tokenizer)
+        assert shards.utf8_bytes == sum(map(len, shards.texts(tokenizer)))
+        for entry, tokens in zip(shards.entries, shards.tokens, strict=True):
+            assert entry["documents"] == int((tokens == tokenizer.begin_id).sum())
+            assert (tokens[-1] == tokenizer.end_id) == (len(marks) == 2)
+    assert sorted(found) == sorted(text.encode() for text in (*texts, "a\ufffdb <s>"))
+    (folder / "tokenizer.json").write_bytes(byte_level())
+    with pytest.raises(ValueError, match=r"tokenizer\.json differs from its manifest"):
+        verify(folder)
 
 
 def test_sources_keep_their_order_and_get_their_shares(prepared: Path) -> None:
@@ -183,7 +216,7 @@ def test_other_text_under_the_same_names_is_prepared_apart(tmp_path: Path, token
 
 
 def test_the_tokenizer_never_sees_what_is_held_out(prepared: Path, tmp_path: Path) -> None:
-    tokenizer = Tokenizer.load(prepared / "tokenizer.model")
+    tokenizer = tokenizer_in(prepared)
     held_out = {text.decode() for text in Shards(prepared, "validation", 16).texts(tokenizer)}
     own = recipe(str(tmp_path))
     sample = list(own._sample([(name, part) for name, source in own.sources.items() for part in source.parts()]))

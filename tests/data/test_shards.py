@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 
-BEGIN, END = Tokenizer.begin_id, Tokenizer.end_id
+BEGIN, END = 1, 2
 Documents = list[list[int]]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mulligan.data.documents import Document
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_part
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 
 Tokenize = Callable[[list[str | None]], dict[str, np.ndarray]]
 

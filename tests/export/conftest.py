@@ -3,7 +3,8 @@
 import pytest
 
 from mulligan.data.documents import PythonStdlib
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.data.tokenizer import TokenizerRecipe
+from mulligan.data.tokens import Tokenizer
 
 
 @pytest.fixture(scope="session", params=["bpe", "unigram"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mulligan.data.pieces import Piece, read_pieces
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 from mulligan.export import tokenizer_json as module
 from mulligan.export.tokenizer_json import tokenizer_config, tokenizer_json
 

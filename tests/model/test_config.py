@@ -16,7 +16,8 @@ PUBLISHED = {
     "llama_1b": 1_235_814_400,
     "llama_8b": 8_030_261_248,
 }
-NAMES = [file.stem for file in sorted((CONF / "model").glob("*.yaml")) if file.stem != "base"]
+NO_SHAPE = ("base", "initial")  # what others are built on; a shape that a folder has
+NAMES = [file.stem for file in sorted((CONF / "model").glob("*.yaml")) if file.stem not in NO_SHAPE]
 SMALL = {"vocab_size": 97, "max_length": 16, "width": 24, "num_layers": 2, "num_heads": 4, "feedforward_width": 40}
 
 

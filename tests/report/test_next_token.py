@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.data.tokenizer import TokenizerRecipe
+from mulligan.data.tokens import Tokenizer
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.report.next_token import Context, next_tokens, prompt_context, token_label

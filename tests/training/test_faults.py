@@ -137,6 +137,14 @@ def test_a_scaled_gradient_leaves_the_loss_alone(record_of: Callable[..., Record
     assert math.isnan(nothing.norms[AT - 1])
 
 
+@pytest.mark.parametrize("begin_id", [0, 1, 6, 7])
+def test_garbage_holds_no_mark_wherever_that_stands(begin_id: int) -> None:
+    module: Any = SimpleNamespace(begin_id=lambda: begin_id, model_config=SimpleNamespace(vocab_size=8))
+    spoilt = GarbageData(at_step=1)._spoilt(torch.zeros(9, 9), module, torch.Generator().manual_seed(0))
+    assert begin_id not in spoilt
+    assert len(spoilt.unique()) > 3
+
+
 @pytest.mark.parametrize(("where", "bit"), [("weight", 31), ("exp_avg_sq", 30)])
 def test_one_bit_flips(where: str, bit: int, record_of: Callable[..., Record]) -> None:
     clean = record_of().states[AT - 1]

@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import tokenizer_in
+from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.held_out import held_out
 from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.training.checkpoints import load_checkpoint
@@ -35,7 +36,7 @@ def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRu
     described = json.loads(Path("runs/default/checkpoints/step_00000060.json").read_text())
     assert weights_sha256(weights) == described["weights_sha256"] == summary["weights_sha256"]
     shards = Shards(run.data.folder, "validation", run.sequence_length)
-    scores = held_out(model, shards, batch_size=4, begin_id=Tokenizer.begin_id)
+    scores = held_out(model, shards, batch_size=4, begin_id=tokenizer_in(run.data.folder).begin_id)
     assert scores.bits_per_byte == pytest.approx(summary["val_bits_per_byte"], rel=1e-6)
     assert scores.utf8_bytes == summary["val_utf8_bytes"] == sum(len(text) for text in shards.texts(_tokenizer(run)))
 
@@ -138,7 +139,7 @@ def test_the_same_config_gives_the_same_bits(make_run: MakeRun) -> None:
 
 
 def _tokenizer(run: TrainingRun) -> Tokenizer:
-    return Tokenizer.load(run.data.folder / "tokenizer.model")
+    return tokenizer_in(run.data.folder)
 
 
 def test_the_detector_begins_afresh_where_losses_are_others_and_not_on_other_machines(make_run: MakeRun) -> None:

@@ -17,11 +17,12 @@ import hydra
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 import mulligan
 from mulligan.cli.help_text import print_help
+from mulligan.cli.initial_model import initial_model
 from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
 from mulligan.distributed import RANKS_LOST, check_launcher, end_with_starter, launched_as, loss_of_ranks
 
@@ -32,8 +33,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
+_OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
+OmegaConf.register_new_resolver("initial_model", initial_model)
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
 
 
@@ -204,6 +207,8 @@ def _one_line(error: BaseException, verb: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_choice(error.missing_cfg_file, error.options or [])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, InterpolationResolutionError) and lines[0].startswith(_OF_RESOLVER):
+        return lines[0].removeprefix(_OF_RESOLVER)
     message = " ".join(lines) or type(error).__name__
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:

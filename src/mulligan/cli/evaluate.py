@@ -9,7 +9,6 @@ from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.saved_run import SavedRun
 from mulligan.data.join import verify
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
 from mulligan.evaluation.held_out import HeldOut, held_out
 
 
@@ -27,7 +26,7 @@ class Evaluation:
             self.run.model(),
             Shards(self.run.data_folder, "validation", self.run.sequence_length),
             batch_size=self.batch_size,
-            begin_id=Tokenizer.begin_id,
+            begin_id=self.run.tokenizer().begin_id,
             document_mask=self.run.document_mask,
             stride=self.stride,
             autocast_dtype=self.run.autocast_dtype,

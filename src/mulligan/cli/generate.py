@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
-from mulligan.cli.saved_run import SavedRun
+from mulligan.cli.saved_model import open_model
 from mulligan.evaluation.generation import Sampler, generate_text
 
 
@@ -16,7 +16,12 @@ class Generation:
     def __init__(self, *, run: str, prompt: str, max_new_tokens: int, sampler: Sampler) -> None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
-        self.run, self.prompt, self.max_new_tokens, self.sampler = SavedRun(Path(run)), prompt, max_new_tokens, sampler
+        self.run, self.prompt, self.max_new_tokens, self.sampler = (
+            open_model(Path(run)),
+            prompt,
+            max_new_tokens,
+            sampler,
+        )
 
 
 def main() -> int:
@@ -25,11 +30,11 @@ def main() -> int:
 
 def generate(config: DictConfig) -> None:
     generation: Generation = build(plain(config))
-    model = generation.run.model()
+    model, tokenizer = generation.run.model(), generation.run.tokenizer()
     print(generation.prompt, end="", flush=True)
     for piece in generate_text(
         model,
-        generation.run.tokenizer(),
+        tokenizer,
         generation.prompt,
         generation.sampler,
         max_new_tokens=generation.max_new_tokens,

@@ -1,4 +1,4 @@
-"""``mulligan import from=FOLDER to=FOLDER``: somebody else's model in our form, as ``mulligan export`` writes it.
+"""``mulligan import from=PATH to=FOLDER``: somebody else's model in our form, as ``mulligan export`` writes it.
 
 The new folder holds model.json, model.safetensors, the tokenizer's file, and imported.json: what it was made of.
 """
@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 
 import mulligan
 from mulligan.cli.compose import build, plain, run_verb
+from mulligan.data.tokenizer import tokenizer_of
+from mulligan.export.gguf_file import read_gguf
 from mulligan.export.hugging_face import read_folder, source_files
 from mulligan.export.imported import Imported
 from mulligan.files import atomic_folder, atomic_write, sha256_file, write_hashed, write_json
@@ -24,7 +26,7 @@ class Import:
     def __init__(self, *, to: str, **named: str) -> None:
         self.source, self.to = Path(str(named["from"])), Path(to)  # from is a word of Python's: no parameter's name
         if not self.source.exists():
-            raise ValueError(f"from={self.source} is not there: give a model's folder")
+            raise ValueError(f"from={self.source} is not there: give a model's folder, or a .gguf file")
         if not self.to.parent.is_dir():
             raise ValueError(f"to={to}: there is no folder {self.to.parent}; make it first")
         if self.to.exists():
@@ -33,11 +35,15 @@ class Import:
     def read(self) -> Imported:
         if self.source.is_dir():
             return read_folder(self.source)
-        raise ValueError(f"from={self.source} is of no kind that is read: give a folder that transformers has saved")
+        if self.source.suffix == ".gguf":
+            return read_gguf(self.source)
+        raise ValueError(
+            f"from={self.source} is of no kind that is read: give a folder that transformers has saved, or a .gguf file"
+        )
 
     def files(self) -> list[Path]:
         """Those that ``read`` read."""
-        return source_files(self.source)
+        return source_files(self.source) if self.source.is_dir() else [self.source]
 
 
 def main() -> int:
@@ -67,6 +73,11 @@ def import_model(config: DictConfig) -> None:
         f"{request.to} holds {request.source}, a {model.architecture} of {model.config.num_parameters:,} parameters, "
         f"with {tokenizer}"
     )
+    if model.tokenizer is not None:
+        try:
+            tokenizer_of(model.tokenizer[1])
+        except ValueError as error:
+            print(f"that tokenizer cannot be used here, only the weights: {model.tokenizer[0]} {error}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from mulligan.cli.inspection_view import (
 )
 from mulligan.cli.marked_text import pieces
 from mulligan.cli.saved_run import SavedRun
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.offenders import Offender, offenders
 from mulligan.files import write_json
 
@@ -114,7 +114,7 @@ def _inspect_one(inspection: Inspection, entry: dict[str, Any]) -> dict[str, Any
             run.sequencer(shards, run.ledger.before(number).skips),
             judged,
             global_batch=run.global_batch,
-            begin_id=Tokenizer.begin_id,
+            begin_id=tokenizer.begin_id,
             document_mask=run.document_mask,
             autocast_dtype=run.autocast_dtype,
             report=partial(report, "judging"),

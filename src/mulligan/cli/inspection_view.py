@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mulligan.cli.chart import axis, bars
 from mulligan.cli.marked_text import coloured, hardest_stretch, legend, numbered, pieces, visible
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.offenders import Offender
 
 FILE_WIDTH = 160  # columns where there is no terminal that has a width

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from rich.text import Text
 
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 
 NEWLINE, CUT = "↵", "…"
-FRAMES = {Tokenizer.begin_id: "<begin>", Tokenizer.end_id: "<end>"}
 # Loss as a share of log(vocabulary), what a uniform guess costs, and the style from there on.
 STYLES = ((1.0, "bold white on red"), (0.75, "red"), (0.5, "yellow"), (0.25, ""), (0.0, "dim"))
 MARKED_SHARE = 0.1  # of a sample's tokens have their loss written behind them
@@ -34,11 +33,12 @@ def visible(text: str) -> str:
 
 def pieces(tokenizer: Tokenizer, tokens: Sequence[int], losses: Sequence[float]) -> list[Piece]:
     """Where several tokens spell one character, it has the greatest of their losses."""
+    marks = {tokenizer.end_id: "<end>", tokenizer.begin_id: "<begin>"}  # one for both stands before a document
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     found, greatest = [], math.nan
     for token, loss in zip(tokens, losses, strict=True):
         greatest = loss if math.isnan(greatest) or loss > greatest else greatest
-        text = decoder.decode(tokenizer.decode_bytes([token]), final=token in FRAMES) + FRAMES.get(token, "")
+        text = decoder.decode(tokenizer.decode_bytes([token]), final=token in marks) + marks.get(token, "")
         if text:
             found.append(Piece(visible(text), greatest))
             greatest = math.nan

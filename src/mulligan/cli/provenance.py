@@ -27,6 +27,7 @@ GIT_SECONDS = 30.0  # a large checkout on a slow disk
 def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any]) -> None:
     """Add the line of a start. The config and the data are there by now, and devices are in use."""
     manifest = read_json(run.data.folder / "manifest.json", "fingerprint", "tokenizer_sha256")
+    initial = run.initial_weights
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": run.trainer.global_step,
@@ -34,6 +35,7 @@ def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any
         "config_sha256": run.config_hash,
         "data_fingerprint": manifest["fingerprint"],
         "tokenizer_sha256": manifest["tokenizer_sha256"],
+        "initial_weights_sha256": None if initial is None else sha256_file(initial.weights_path),
         "world_size": run.trainer.world_size,
         "num_nodes": run.trainer.num_nodes,
         "strategy": type(run.trainer.strategy).__name__,

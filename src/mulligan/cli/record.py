@@ -30,7 +30,7 @@ NEUTRAL = (
 )
 FREE = (*NEUTRAL, "micro_batch", "trainer")  # or change them by rounding only
 # What a run cannot change even when told: its next samples follow from the step and these.
-BOUND = ("data.weights", "global_batch_samples", "global_batch_tokens", "seed", "sequence_length")
+BOUND = ("data.weights", "global_batch_samples", "global_batch_tokens", "initial_weights", "seed", "sequence_length")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
 
 

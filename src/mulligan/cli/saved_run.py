@@ -14,7 +14,8 @@ from mulligan.data.join import verify
 from mulligan.data.order import order_of
 from mulligan.data.sequencer import Sequencer
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import tokenizer_in
+from mulligan.data.tokens import Tokenizer
 from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
@@ -161,4 +162,4 @@ class SavedRun:
 
     def tokenizer(self) -> Tokenizer:
         verify(self.data_folder, [])
-        return Tokenizer.load(self.data_folder / "tokenizer.model")
+        return tokenizer_in(self.data_folder)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mulligan.data.shards import offsets_name
 from mulligan.data.tokenize import PartJob
+from mulligan.data.tokenizer import FILES, tokenizer_path
 from mulligan.files import read_json, sha256_file, write_hashed, write_json
 
 SPLITS = ("train", "validation")
@@ -80,7 +81,8 @@ def verify(folder: Path, splits: Sequence[str] = SPLITS) -> None:
     size and the time they had when they were last found good; raise ValueError at the first that differs.
     """
     manifest = read_json(folder / "manifest.json", "shards", "tokenizer_sha256")
-    expected = {"tokenizer.model": manifest["tokenizer_sha256"]}
+    tokenizer = tokenizer_path(folder) or folder / FILES[0]
+    expected = {tokenizer.name: manifest["tokenizer_sha256"]}
     for shard in manifest["shards"]:
         if shard["split"] in splits:
             expected |= {shard["file"]: shard["sha256"], offsets_name(shard["file"]): shard["documents_sha256"]}

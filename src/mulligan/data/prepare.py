@@ -1,9 +1,9 @@
 """From sources to a folder of token shards: the recipe, and the process that follows it.
 
-A folder of prepared data holds ``tokenizer.model``, numbered ``train_*.npy`` and ``validation_*.npy`` with the tokens,
-beside each a ``*.documents.npy`` with the offset of every document, and ``manifest.json``, which is written last. While
-it is in the making, finished parts lie in ``parts/``: a killed run goes on behind the last of them. The number of
-workers, and of machines that share the work, never shows in the result.
+A folder of prepared data holds ``tokenizer.model`` or ``tokenizer.json``, numbered ``train_*.npy`` and
+``validation_*.npy`` with the tokens, beside each a ``*.documents.npy`` with the offset of every document, and
+``manifest.json``, which is written last. While it is in the making, finished parts lie in ``parts/``: a killed run goes
+on behind the last of them. The number of workers, and of machines that share the work, never shows in the result.
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from mulligan.data.documents import Part, Source
 from mulligan.data.join import join_parts, verify
 from mulligan.data.share import Share
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
-from mulligan.data.tokenizer import Tokenizer, TokenizerRecipe
+from mulligan.data.tokenizer import FILES, TokenizerRecipe, load_tokenizer, tokenizer_path
+from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, shared, write_json
 
 FORMAT = 2  # 2: words are encoded apart
@@ -139,7 +140,7 @@ class DataRecipe:
             "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
             "vocab_size": tokenizer.vocab_size,
             "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in ("numpy", "sentencepiece", "datasets")},
+            | {name: version(name) for name in ("numpy", tokenizer.library, "datasets")},
         }
         write_json(manifest_path, manifest)
         shutil.rmtree(parts_folder)
@@ -160,7 +161,8 @@ class DataRecipe:
         """Finished parts and the tokenizer belong to the cut that the first process made; another one is refused."""
         path, plain = self.folder / "parts" / "cut.json", [[name, list(part)] for name, part in cut]
         if not path.is_file():
-            (self.folder / "tokenizer.model").unlink(missing_ok=True)
+            for name in FILES:
+                (self.folder / name).unlink(missing_ok=True)
             write_json(path, plain)
         elif (begun := read_json(path)) != plain:
             raise ValueError(
@@ -184,12 +186,12 @@ class DataRecipe:
         ]
 
     def _make_tokenizer(self, cut: Cut, report: Report) -> Tokenizer:
-        path = self.folder / "tokenizer.model"
-        if path.is_file():
-            return Tokenizer.load(path)
+        path = tokenizer_path(self.folder)
+        if path is not None:
+            return load_tokenizer(path)
         report("tokenizer", 0, 1)
         tokenizer = self.tokenizer.make(self._sample(cut))
-        with atomic_write(path) as file:
+        with atomic_write(self.folder / tokenizer.file_name) as file:
             file.write(tokenizer.model)
         report("tokenizer", 1, 1)
         return tokenizer

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 from mulligan.files import read_json
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mulligan.data.documents import Part, Source
 from mulligan.data.repetition import has_repeated_span
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import tokenizer_of
+from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
@@ -43,7 +44,6 @@ def in_validation(group: str, *, fraction: float, seed: int) -> bool:
 def tokenize_part(job: PartJob) -> None:
     """Read, tokenize and filter one part, and write what is left as one .npz file."""
     tokenizer = _tokenizer(job.model)
-    begin, end = np.array([[tokenizer.begin_id], [tokenizer.end_id]], dtype=np.uint32)
     tokens: list[NDArray[np.uint32]] = []
     rows: list[tuple[int, int, bool]] = []
     digests: list[bytes] = []
@@ -55,8 +55,8 @@ def tokenize_part(job: PartJob) -> None:
         if not document.text.strip():
             empty += 1
             continue
-        encoded = _LONE_SURROGATE.sub("\ufffd", document.text).encode()
-        ids = np.concatenate((begin, tokenizer.encode(encoded.decode()), end))
+        text = tokenizer.spelled(_LONE_SURROGATE.sub("\ufffd", document.text))
+        encoded, ids = text.encode(), tokenizer.framed(tokenizer.encode(text))
         if has_repeated_span(ids):
             repetitive += 1
             continue
@@ -108,5 +108,5 @@ _tokenizers: dict[bytes, Tokenizer] = {}
 def _tokenizer(model: bytes) -> Tokenizer:
     """The tokenizer of this process: loading one for every part would cost more than a small part."""
     if model not in _tokenizers:
-        _tokenizers[model] = Tokenizer(model)
+        _tokenizers[model] = tokenizer_of(model)
     return _tokenizers[model]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 from mulligan.model.transformer import Transformer
 
 

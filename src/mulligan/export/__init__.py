@@ -1,1 +1,1 @@
-"""Runs in the forms that others read, and what others publish in ours. None of it imports a library of theirs."""
+"""Runs in the forms that others read, and what others publish in ours."""

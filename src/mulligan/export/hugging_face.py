@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.json_tokenizer import with_frame
+from mulligan.data.tokens import Tokenizer
 from mulligan.export.forms import model_config, published_config
 from mulligan.export.imported import Imported
 from mulligan.export.places import packed, unpacked
@@ -83,9 +84,21 @@ def read_folder(folder: Path) -> Imported:
         weights = unpacked(stored, config, architecture)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    tokenizer = _tokenizer_file(folder)
-    content_of_it = None if tokenizer is None else (tokenizer.name, tokenizer.read_bytes())
-    return Imported(config, weights, content_of_it, architecture)
+    return Imported(config, weights, _tokenizer(folder), architecture)
+
+
+def _tokenizer(folder: Path) -> tuple[str, bytes] | None:
+    """The file as it is; a tokenizer.json frames documents by the marks that the file beside it names."""
+    path = _tokenizer_file(folder)
+    if path is None:
+        return None
+    content, named = path.read_bytes(), folder / "tokenizer_config.json"
+    if path.suffix == ".json" and named.is_file():
+        marks = [_json(named).get(key) for key in ("bos_token", "eos_token")]
+        begin, end = (mark["content"] if isinstance(mark, dict) else mark for mark in marks)
+        if begin or end:
+            content = with_frame(content, begin=begin, end=end)
+    return path.name, content
 
 
 def _tokenizer_file(folder: Path) -> Path | None:

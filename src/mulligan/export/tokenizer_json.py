@@ -1,12 +1,15 @@
-"""Our SentencePiece model as the ``tokenizer.json`` of the tokenizers library: the same ids for any text.
+"""A tokenizer as the ``tokenizer.json`` of the tokenizers library: the same ids for any text.
 
-It has no normalizer, and its pieces hold plain blanks: U+2581 is then spelled in bytes there as it is here.
+One that came as such a file goes as it is. What is made of a SentencePiece model has no normalizer,
+and its pieces hold plain blanks: U+2581 is then spelled in bytes there as it is here.
 """
 
+import json
 from typing import Any
 
 from mulligan.data.pieces import SCORES_PER_NAT, Piece, has_exact_scores, read_pieces
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from mulligan.data.tokens import Tokenizer
 
 Json = dict[str, Any]
 _BLANK = "\u2581"
@@ -17,6 +20,13 @@ _SPELLED_OUT = r"</?(?=(0x[0-9A-F]{2}|s|unk)>)"
 
 def tokenizer_json(tokenizer: Tokenizer) -> Json:
     """The content of tokenizer.json, whose texts begin with begin_id. ValueError where ids would differ."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return _of_sentencepiece(tokenizer)
+    content: Json = json.loads(tokenizer.model)
+    return content
+
+
+def _of_sentencepiece(tokenizer: SentencePieceTokenizer) -> Json:
     model_type, stored = read_pieces(tokenizer.model)
     pieces = [piece._replace(text=piece.text.replace(_BLANK, " ")) for piece in stored]
     if model_type not in ("bpe", "unigram") or any(piece.kind == "unused" for piece in pieces):
@@ -43,12 +53,11 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
 
 def tokenizer_config(tokenizer: Tokenizer, max_length: int) -> Json:
     """The content of tokenizer_config.json. "<s>" in a text is text: only the library's own call adds the token."""
-    pieces = read_pieces(tokenizer.model).pieces
+    added = {token["id"]: token["content"] for token in tokenizer_json(tokenizer)["added_tokens"]}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": pieces[tokenizer.begin_id].text,
-        "eos_token": pieces[tokenizer.end_id].text,
-        "unk_token": next(piece.text for piece in pieces if piece.kind == "unknown"),
+        "bos_token": added[tokenizer.begin_id],
+        "eos_token": added[tokenizer.end_id],
         "split_special_tokens": True,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],

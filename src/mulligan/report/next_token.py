@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokens import Tokenizer
 from mulligan.model.transformer import Transformer
 
-NAMED = {Tokenizer.begin_id: "<begin>", Tokenizer.end_id: "<end>"}
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
@@ -93,8 +92,8 @@ def next_tokens(
 
 def token_label(tokenizer: Tokenizer, number: int) -> str:
     """A token so that all of it is seen: blanks and line ends as signs, what is no character as hexadecimal bytes."""
-    if number in NAMED:
-        return NAMED[number]
+    if number in (tokenizer.begin_id, tokenizer.end_id):
+        return "<begin>" if number == tokenizer.begin_id else "<end>"
     if number >= tokenizer.vocab_size:
         return f"<unused {number}>"
     spelled = tokenizer.decode_bytes([number])

@@ -7,7 +7,7 @@ import torch
 
 from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import tokenizer_in
 from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
 from mulligan.evaluation.generation import Sampler, generate_text
 from mulligan.evaluation.held_out import held_out
@@ -77,13 +77,13 @@ def closing_numbers(
 ) -> dict[str, Any]:
     """Score the held-out shards that hold the first ``max_bytes`` of text, and complete ``sample_prompt``."""
     shards = Shards(data.folder, "validation", sequence_length, max_bytes=max_bytes)
-    tokenizer = Tokenizer.load(data.folder / "tokenizer.model")
+    tokenizer = tokenizer_in(data.folder)
     texts = shards.texts(tokenizer)
     scores = held_out(
         model,
         shards,
         batch_size=batch_size,
-        begin_id=Tokenizer.begin_id,
+        begin_id=tokenizer.begin_id,
         document_mask=data.document_mask,
         autocast_dtype=AUTOCAST_DTYPES.get(precision),
     )

@@ -11,7 +11,7 @@ from mulligan.data.loader import Loader, MicroBatches
 from mulligan.data.order import order_of
 from mulligan.data.prepare import DataRecipe, Report, Say
 from mulligan.data.shards import Shards
-from mulligan.data.tokenizer import Tokenizer
+from mulligan.data.tokenizer import tokenizer_in
 from mulligan.distributed import data_parallel
 from mulligan.stability.ledger import Ledger
 
@@ -44,7 +44,7 @@ class ShardsDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
         self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
-        self.tokenizer = Tokenizer.load(self.recipe.folder / "tokenizer.model")
+        self.tokenizer = tokenizer_in(self.recipe.folder)
         for shards in (self.shards, self.held_out):
             if not sum(shards.windows_by_source().values()):
                 raise ValueError(
@@ -89,6 +89,9 @@ class ShardsDataModule(LightningDataModule):
 
     def fingerprint(self) -> str:
         return str(self.shards.manifest["fingerprint"])
+
+    def begin_id(self) -> int:
+        return self.tokenizer.begin_id
 
     def token_bytes(self) -> Tensor:
         """UTF-8 bytes that each token stands for, (V,)."""

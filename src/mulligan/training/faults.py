@@ -79,7 +79,7 @@ class DataFault(Fault, ABC):
         if not self._acts(trainer, pl_module):
             return
         place = (self._update(trainer, pl_module), batch_idx % pl_module.accumulation, pl_module.data_parallel_rank)
-        tokens_ST, begin_id = batch.tokens_ST, pl_module.begin_id
+        tokens_ST, begin_id = batch.tokens_ST, pl_module.begin_id()
         spoilt_ST = self._spoilt(tokens_ST, pl_module, self._draws(*place)).to(tokens_ST.device)
         # The marks of documents stay where they are: targets were counted by them.
         tokens_ST.copy_(torch.where(tokens_ST == begin_id, begin_id, spoilt_ST))
@@ -94,7 +94,10 @@ class GarbageData(DataFault):
     """Random tokens in place of the batch's."""
 
     def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
-        return torch.randint(module.begin_id + 1, module.model_config.vocab_size, tokens_ST.shape, generator=draws)
+        begin_id, vocab_size = module.begin_id(), module.model_config.vocab_size
+        # From the larger side of the mark, which stands near the end of some vocabularies.
+        side = (begin_id + 1, vocab_size) if 2 * begin_id < vocab_size else (0, begin_id)
+        return torch.randint(*side, tokens_ST.shape, generator=draws)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,7 +112,7 @@ class RepeatedData(DataFault):
             raise ValueError(f"RepeatedData: num_tokens={self.num_tokens} must be at least 1")
 
     def _spoilt(self, tokens_ST: Tensor, module: PretrainModule, draws: torch.Generator) -> Tensor:
-        text = tokens_ST[0][tokens_ST[0] != module.begin_id]
+        text = tokens_ST[0][tokens_ST[0] != module.begin_id()]
         start = int(torch.randint(max(1, len(text) - self.num_tokens + 1), (), generator=draws))
         phrase = text[start : start + self.num_tokens]
         return phrase[torch.arange(tokens_ST.shape[1]) % len(phrase)].expand_as(tokens_ST)

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mulligan.data.loader import MicroBatch
 from mulligan.distributed import all_reduce_sum, data_parallel
 from mulligan.model.config import ModelConfig
+from mulligan.model.folder import ModelFolder
 from mulligan.model.parallel_plan import split_blocks
 from mulligan.model.transformer import Transformer
 from mulligan.objective.linear_cross_entropy import Terms
@@ -44,6 +45,7 @@ class PretrainModule(LightningModule):
         self,
         *,
         model: ModelConfig,
+        initial_weights: ModelFolder | None,
         objective: NextToken,
         optimizer: AdamWRecipe,
         schedule: Schedule,
@@ -51,7 +53,7 @@ class PretrainModule(LightningModule):
         accumulation: int,
         tensor_parallel_size: int,
         seed: int,
-        begin_id: int,
+        begin_id: Callable[[], int],
         document_mask: bool,
         compile_model: bool,
         checkpoints_activations: bool,
@@ -61,7 +63,7 @@ class PretrainModule(LightningModule):
         ledger: Ledger,
     ) -> None:
         super().__init__()
-        self.model_config, self.objective = model, objective
+        self.model_config, self.initial_weights, self.objective = model, initial_weights, objective
         self.optimizer_recipe, self.schedule, self.num_steps = optimizer, schedule, num_steps
         self.accumulation, self.tensor_parallel_size, self.seed = accumulation, tensor_parallel_size, seed
         self.begin_id, self.document_mask = begin_id, document_mask
@@ -111,6 +113,8 @@ class PretrainModule(LightningModule):
         if self.device_mesh is not None:
             self._shard(self.model, self.device_mesh["data_parallel"])
         self.model.materialize(self.device, self.seed)
+        if self.initial_weights is not None:
+            self.initial_weights.fill(self.model)
 
     def _shard(self, model: Transformer, mesh: DeviceMesh) -> None:
         """Each block apart, so that one at a time is whole. Gradients are summed over ranks in float32."""
@@ -219,7 +223,7 @@ class PretrainModule(LightningModule):
         assert self.model is not None
         targets_BT, document_BT = tokens_BT[:, 1:], None
         if self.document_mask:
-            targets_BT, document_BT = targets_within_documents(tokens_BT, self.begin_id)
+            targets_BT, document_BT = targets_within_documents(tokens_BT, self.begin_id())
         head = partial(
             self.objective, targets_BT=targets_BT, softcap=self.model_config.logit_softcap, regularized=regularized
         )

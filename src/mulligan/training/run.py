@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepare import Report
-from mulligan.data.tokenizer import Tokenizer
 from mulligan.files import write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
@@ -115,6 +114,7 @@ class TrainingRun(RunSettings):
         )
         module = PretrainModule(
             model=self.model,
+            initial_weights=self.initial_weights,
             objective=self.objective,
             optimizer=self.optimizer,
             schedule=self.schedule,
@@ -122,7 +122,7 @@ class TrainingRun(RunSettings):
             accumulation=self.accumulation,
             tensor_parallel_size=self.tensor_parallel_size,
             seed=self.seed,
-            begin_id=Tokenizer.begin_id,
+            begin_id=datamodule.begin_id,
             document_mask=self.data.document_mask,
             compile_model=self.compile,
             checkpoints_activations=self.activation_checkpointing,

@@ -11,6 +11,7 @@ from mulligan.data.prepare import DataRecipe
 from mulligan.distributed import launched_world_size
 from mulligan.files import sha256_file
 from mulligan.model.config import ModelConfig
+from mulligan.model.folder import ModelFolder
 from mulligan.objective.next_token import NextToken
 from mulligan.training.arithmetic import accumulation_of, check_split, num_steps_of, samples_of_global_batch
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
@@ -51,6 +52,7 @@ class RunSettings:
         evaluate_bytes: int,
         sample_prompt: str,
         accept_changes: bool,
+        initial_weights: str | None = None,
         model: ModelConfig,
         objective: NextToken,
         optimizer: AdamWRecipe,
@@ -79,6 +81,9 @@ class RunSettings:
             raise ValueError(f"name={name!r} must name a folder below runs/")
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed={seed} must fit into 64 bits")
+        self.initial_weights = None if initial_weights is None else ModelFolder(Path(initial_weights))
+        if self.initial_weights is not None:
+            self.initial_weights.check_fits(model)
         self.name, self.folder, self.seed = name, Path(folder), seed
         self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
         self.data, self.sequence_length, self.validation_samples = data, sequence_length, validation_samples

@@ -1,0 +1,34 @@
+"""A model read from a folder that belongs to no run: what ``export`` or ``import`` wrote."""
+
+from pathlib import Path
+
+import torch
+
+from mulligan.cli.saved_run import SavedRun
+from mulligan.data.tokenizer import tokenizer_in
+from mulligan.data.tokens import Tokenizer
+from mulligan.model.folder import SHAPE, ModelFolder
+from mulligan.model.transformer import Transformer
+
+
+class SavedModel:
+    """As much of a ``SavedRun`` as a model alone has. Its windows are as long as it can read."""
+
+    autocast_dtype = None
+    document_mask = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._content = folder, ModelFolder(folder)
+        self.sequence_length = self._content.config.max_length
+
+    def model(self) -> Transformer:
+        """The model, on a GPU where there is one."""
+        return self._content.model("cuda" if torch.cuda.is_available() else "cpu")
+
+    def tokenizer(self) -> Tokenizer:
+        return tokenizer_in(self.folder)
+
+
+def open_model(path: Path) -> SavedRun | SavedModel:
+    """What lies in the folder ``path``: a run, or a model without one."""
+    return SavedModel(path) if (path / SHAPE).is_file() else SavedRun(path)
