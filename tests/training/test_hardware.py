@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mulligan.training import hardware
-from mulligan.training.hardware import peak_flops, peak_of_name, resolve_compile, resolve_precision
+from mulligan.training.hardware import peak_flops, resolve_compile, resolve_precision
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,3 @@ def test_auto_compile_asks_whether_the_run_is_long_and_a_compiler_is_there(monke
 
 def test_an_unknown_peak_is_absent() -> None:
     assert peak_flops(torch.device("cpu")) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA L4", 121e12),
-        ("NVIDIA L40", None),
-        ("NVIDIA GB200", None),
-    ],
-)
-def test_peak_is_that_of_the_very_device(name: str, peak: float | None) -> None:
-    assert peak_of_name(name) == peak

@@ -101,10 +101,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def build(content: dict[str, Any]) -> Any:
     """Check a plain config against the signatures of its targets, then make the objects."""
+    check(content)
     content = {key: node for key, node in content.items() if key not in _GROUPS_BY_REFERENCE}
-    for problem in problems(content, ""):
-        raise ValueError(problem)
     return instantiate(content, _convert_="all")
+
+
+def check(content: dict[str, Any]) -> None:
+    """Raise ValueError for what the constructors of a plain config would not take."""
+    for problem in problems({key: node for key, node in content.items() if key not in _GROUPS_BY_REFERENCE}, ""):
+        raise ValueError(problem)
 
 
 def problems(node: Any, path: str) -> Iterator[str]:

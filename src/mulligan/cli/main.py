@@ -6,6 +6,7 @@ from importlib import import_module
 from mulligan import __version__
 
 VERBS = {
+    "plan": "what a run takes and is worth, before it is begun",
     "prepare": "text to a tokenizer and token shards",
     "train": "train, or go on with the run of the same name",
     "evaluate": "held-out perplexity and bits of a run",

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mulligan.files import read_json
+from mulligan.planning.memory import rank_memory
 from mulligan.stability.ledger import Ledger
 from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
@@ -18,7 +19,11 @@ def print_opening(run: TrainingRun) -> None:
     if run.tensor_parallel_size > 1:
         rank_groups = f" in groups of {run.tensor_parallel_size}"
     shared = "" if model.key_value_heads == model.num_heads else f" on {model.key_value_heads} of keys and values"
-    memory = f"{_size(run.state_bytes)} of weights and moments"
+    parts = rank_memory(model, run.layout)
+    state = parts["weights"] + parts["gradients"] + parts["moments"]
+    memory = (
+        f"{_size(state)} of weights, gradients and moments, about {_size(sum(parts.values()) - state)} of a step's own"
+    )
     if run.snapshot_gigabytes:
         memory += f", {_size(1e9 * run.snapshot_gigabytes)} of snapshots on the host"
     _print_pairs(

@@ -72,6 +72,11 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """Every trained number of the built model, shared ones counted once."""
+        return sum(self.parameters_by_part.values())
+
+    @property
+    def parameters_by_part(self) -> dict[str, int]:
+        """``num_parameters``, split; a head that shares the embeddings' has none of its own."""
         norm = self.width * (2 if self.norm == "layer" and self.bias else 1)
         query_key_norm = 2 * self.head_width if self.qk_norm else 0
         bias = 0
@@ -79,9 +84,13 @@ class ModelConfig:
             attention = 2 * self.width + 2 * self.key_value_heads * self.head_width
             bias = attention + self.feedforward_width * (2 if self.feedforward == "swiglu" else 1) + self.width
         block = self.num_block_matrix_parameters + bias + 2 * norm + query_key_norm
-        embeddings = self.vocab_size * self.width * (1 if self.tied_embeddings else 2)
         positions = self.max_length * self.width if self.positions == "learned" else 0
-        return embeddings + positions + self.num_layers * block + norm
+        return {
+            "embeddings": self.vocab_size * self.width + positions,
+            "blocks": self.num_layers * block,
+            "last norm": norm,
+            "head": 0 if self.tied_embeddings else self.vocab_size * self.width,
+        }
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Floating-point operations to train on one token, forward and backward, at windows of ``sequence_length``.

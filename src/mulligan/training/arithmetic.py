@@ -1,5 +1,7 @@
 """How batch and length divide: pure functions whose errors name the nearest numbers that work."""
 
+from mulligan.model.config import ModelConfig
+
 
 def samples_of_global_batch(*, samples: int | None, tokens: int | None, sequence_length: int) -> int:
     """The global batch in samples, from exactly one of ``samples`` and ``tokens``."""
@@ -50,6 +52,24 @@ def accumulation_of(
             f"the nearest that does is {nearest_size}"
         )
     return micro_batch, per_rank // micro_batch
+
+
+def check_length(*, sequence_length: int, max_length: int) -> None:
+    if sequence_length < 1 or sequence_length > max_length:
+        raise ValueError(f"sequence_length={sequence_length} must be in [1, model.max_length={max_length}]")
+
+
+def check_tensor_parallel(size: int, *, model: ModelConfig, num_ranks: int) -> None:
+    """Raise ValueError unless groups of ``size`` ranks can split every block of ``model``."""
+    check_split(
+        size,
+        {
+            "trainer.devices x trainer.num_nodes": num_ranks,
+            "model.num_heads": model.num_heads,
+            "model.num_key_value_heads": model.key_value_heads,
+            "model.feedforward_width": model.feedforward_width,
+        },
+    )
 
 
 def check_split(size: int, divided: dict[str, int]) -> None:

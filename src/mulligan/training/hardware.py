@@ -1,6 +1,5 @@
 """What the machine can do: the precision it multiplies fast, whether compiling pays, and its peak for MFU."""
 
-import re
 import resource
 import shutil
 import sys
@@ -10,19 +9,10 @@ from typing import Literal
 
 import torch
 
+from mulligan.planning.accelerators import accelerator_of_device
+
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true"]
 
-# Dense bf16 peak in FLOP/s by words of the device name, from NVIDIA's data sheets.
-PEAK_BF16_FLOPS = {
-    ("H100", "PCIe"): 756e12,
-    ("H100", "NVL"): 835e12,
-    ("H100",): 989e12,
-    ("H200",): 989e12,
-    ("B200",): 2250e12,
-    ("A100",): 312e12,
-    ("L40S",): 362e12,
-    ("L4",): 121e12,
-}
 CPU_COMPILE_SECONDS = 25.0  # seen at 4 to 12 layers on 2 cores: 12 to 31 s
 CPU_COMPILE_GAIN = 0.13  # share of the step time that compiling saved there
 CPU_FLOPS = 1e11  # order of what a small machine trains at; only decides whether a run is long
@@ -73,9 +63,5 @@ def peak_flops(device: torch.device) -> float | None:
     """Dense bf16 peak of one device in FLOP/s, or None where it is not published for this device."""
     if device.type != "cuda":
         return None
-    return peak_of_name(torch.cuda.get_device_name(device))
-
-
-def peak_of_name(name: str) -> float | None:
-    words = set(re.split("[ -]", name))
-    return next((peak for wanted, peak in PEAK_BF16_FLOPS.items() if words.issuperset(wanted)), None)
+    accelerator = accelerator_of_device(torch.cuda.get_device_name(device))
+    return None if accelerator is None else accelerator.peak_flops

@@ -13,7 +13,14 @@ from mulligan.files import sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.model.folder import ModelFolder
 from mulligan.objective.next_token import NextToken
-from mulligan.training.arithmetic import accumulation_of, check_split, num_steps_of, samples_of_global_batch
+from mulligan.planning.memory import Layout, state_bytes
+from mulligan.training.arithmetic import (
+    accumulation_of,
+    check_length,
+    check_tensor_parallel,
+    num_steps_of,
+    samples_of_global_batch,
+)
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.metrics import LogMetrics
@@ -64,8 +71,7 @@ class RunSettings:
         logger: dict[str, Logger | None],
         callbacks: dict[str, Callback | None],
     ) -> None:
-        if sequence_length < 1 or sequence_length > model.max_length:
-            raise ValueError(f"sequence_length={sequence_length} must be in [1, model.max_length={model.max_length}]")
+        check_length(sequence_length=sequence_length, max_length=model.max_length)
         if model.vocab_size < data.tokenizer.vocab_size:
             raise ValueError(
                 f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={data.tokenizer.vocab_size}"
@@ -128,15 +134,7 @@ class RunSettings:
             )
         strategy = self.trainer.strategy
         self.tensor_parallel_size = strategy.tensor_parallel_size if isinstance(strategy, FullyShardedStrategy) else 1
-        check_split(
-            self.tensor_parallel_size,
-            {
-                "trainer.devices x trainer.num_nodes": self.num_ranks,
-                "model.num_heads": model.num_heads,
-                "model.num_key_value_heads": model.key_value_heads,
-                "model.feedforward_width": model.feedforward_width,
-            },
-        )
+        check_tensor_parallel(self.tensor_parallel_size, model=model, num_ranks=self.num_ranks)
         self.data_parallel_size = self.num_ranks // self.tensor_parallel_size
         self.micro_batch, self.accumulation = accumulation_of(
             global_batch=self.global_batch,
@@ -144,10 +142,20 @@ class RunSettings:
             world_size=self.data_parallel_size,
             tensor_parallel_size=self.tensor_parallel_size,
         )
+        self.layout = Layout(
+            precision=self.precision,
+            sharded=isinstance(strategy, FullyShardedStrategy),
+            data_parallel_size=self.data_parallel_size,
+            tensor_parallel_size=self.tensor_parallel_size,
+            micro_batch=self.micro_batch,
+            sequence_length=sequence_length,
+            activation_checkpointing=activation_checkpointing,
+            on_cpu=self.on_cpu,
+        )
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
             self.guard.check_reach(checkpoint)
-            self.snapshot_gigabytes = self.guard.check_memory(self.state_bytes)
+            self.snapshot_gigabytes = self.guard.check_memory(state_bytes(model, self.layout))
         self.trainer.accumulate_grad_batches = self.accumulation
         self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
         self.compile = resolve_compile(
@@ -168,15 +176,6 @@ class RunSettings:
     @property
     def on_cpu(self) -> bool:
         return self.trainer.strategy.root_device.type == "cpu"
-
-    @property
-    def state_bytes(self) -> float:
-        """Weights and two moments, one rank's part."""
-        numbers: float = self.model.num_parameters
-        if isinstance(self.trainer.strategy, FullyShardedStrategy):
-            matrices = self.model.num_layers * self.model.num_block_matrix_parameters
-            numbers = matrices / self.num_ranks + (numbers - matrices) / self.data_parallel_size
-        return 3 * numbers * (2 if self.precision == "bf16-true" else 4)
 
     @property
     def config_hash(self) -> str | None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
@@ -39,8 +40,7 @@ def make_trainer(
 ) -> Trainer:
     """``trainer`` holds the keys of conf/trainer; others raise ValueError."""
     chosen = getattr(trainer, "keywords", {})
-    for key in sorted(chosen.keys() - set(USER_KEYS)):
-        raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; trainer takes {', '.join(USER_KEYS)}")
+    check_user_keys(chosen)
     check_slurm()
     accelerator = _accelerator_of(chosen.get("accelerator", "auto"))
     resolved = resolve_precision(precision, accelerator)
@@ -67,6 +67,11 @@ def make_trainer(
         raise ValueError(f"{named}: {str(error).rstrip('.!')}{hint}") from None
     _check_launched(made)
     return made
+
+
+def check_user_keys(chosen: dict[str, Any]) -> None:
+    for key in sorted(chosen.keys() - set(USER_KEYS)):
+        raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; trainer takes {', '.join(USER_KEYS)}")
 
 
 def _check_launched(trainer: Trainer) -> None:

@@ -1,0 +1,144 @@
+"""``mulligan plan`` as a user runs it, and its memory against that of a real run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mulligan.cli.main import main
+from mulligan.model.transformer import Transformer
+from tests.conftest import Cli, environment
+from tests.model.test_config import NAMES, config_of
+
+Plan = Callable[..., dict[str, Any]]
+GPUS = ("trainer=fsdp", "trainer.devices=64", "global_batch_samples=512", "hardware=h100")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc tells of memory here")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", ["mulligan", "plan", *overrides, "output=plan.json"])
+        assert main() == 0
+        assert not Path("runs").exists()
+        return json.loads(Path("plan.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_those_of_the_built_model(name: str, plan: Plan) -> None:
+    told = plan(f"model={name}")["parameters"]
+    with torch.device("meta"):
+        model = Transformer(config_of(name))
+    sizes = {named: parameter.numel() for named, parameter in model.named_parameters()}  # a shared one once
+    assert told == {
+        "all": sum(sizes.values()),
+        "blocks": sum(size for named, size in sizes.items() if named.startswith("blocks.")),
+        "embeddings": sum(size for named, size in sizes.items() if "embedding." in named),
+        "head": sizes.get("head.weight", 0),
+        "last norm": sum(size for named, size in sizes.items() if named.startswith("norm.")),
+    }
+
+
+def test_a_run_on_gpus_that_are_not_there(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    told = plan("model=llama_1b", *GPUS, "sequence_length=2048", "max_tokens_per_parameter=20", "price_per_hour=2.5")
+    run, time = told["run"], told["time"]
+    assert run["num_steps"] == -(-20 * 1_235_814_400 // (512 * 2048))
+    assert (run["micro_batch"], run["accumulation"], run["precision"]) == (8, 1, "bf16-mixed")
+    assert time["seconds"] == pytest.approx(run["flops"] / (64 * 989e12 * 0.4))
+    assert time["cost"] == pytest.approx(2.5 * 64 * time["seconds"] / 3600)
+    assert told["memory"]["fits"] is True
+    ways = told["memory"]["ways"]
+    assert ways["bf16-mixed"]["fsdp 64"] == pytest.approx(told["memory"]["rank_bytes"])
+    assert ways["bf16-mixed, again"]["fsdp 32 x 2"] < ways["bf16-mixed"]["fsdp 64"]
+    storage = told["storage"]
+    assert storage["checkpoint_bytes"] == 12 * 1_235_814_400
+    assert storage["host_bytes"] == pytest.approx(5 * 12 * 1_235_814_400 / 64), "four snapshots, one checkpoint"
+    printed = capsys.readouterr().out
+    assert "1,235,814,400" in printed
+    assert "fits" in printed
+
+
+def test_what_does_not_fit(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    told = plan("model=llama_8b", "trainer=ddp", "trainer.devices=8", "hardware=a100")
+    assert told["memory"]["fits"] is False
+    assert told["storage"]["refused"].startswith("stability.snapshots.keep=4 states of 96.36 GB are more than")
+    printed = capsys.readouterr().out
+    assert "does not fit" in printed
+    assert "`mulligan train` will refuse" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "tokens"),
+    [
+        (("params=70e9", "tokens=15e12"), 70e9, 15e12),
+        (("flops=6.3e24", "params=70e9"), 70e9, 15e12),
+        (("hours=720", "hardware=h100", "trainer.devices=1024", "tokens=1e12"), 175e9, 1e12),
+    ],
+)
+def test_a_budget_fills_in_the_rest(given: tuple[str, ...], params: float, tokens: float, plan: Plan) -> None:
+    told = plan(*given)
+    assert told["budget"]["params"] == pytest.approx(params, rel=0.001)
+    assert told["budget"]["tokens"] == pytest.approx(tokens)
+    assert "memory" not in told
+    if "hours=720" in given:
+        assert told["time"]["seconds"] == pytest.approx(720 * 3600)
+
+
+def measured(folder: Path, *overrides: str, timeout: float) -> float:
+    """The most memory that a process held which trained."""
+    command = [sys.executable, "-m", "tests.cli.train_and_measure", "peak", *overrides, "logger=none"]
+    root = str(Path(__file__).parents[2])
+    variables = environment() | {"PYTHONPATH": f"{root}/src:{root}"}
+    subprocess.run(command, cwd=folder, env=variables, check=True, timeout=timeout, stdout=subprocess.DEVNULL)
+    return float((folder / "peak").read_text())
+
+
+def told_of_process(mulligan: Cli, folder: Path, *overrides: str) -> float:
+    done = mulligan("plan", *overrides, "output=plan.json")
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "plan.json").read_text())["memory"]["rank_bytes"]
+
+
+@needs_proc
+def test_memory_is_that_of_a_short_run(tiny: tuple[str, ...], mulligan: Cli, tmp_path: Path) -> None:
+    keys = (
+        *tiny,
+        "model.width=128",
+        "model.feedforward_width=512",
+        "model.num_layers=4",
+        "global_batch_samples=64",
+        "max_steps=3",
+    )
+    assert told_of_process(mulligan, tmp_path, *keys) == pytest.approx(measured(tmp_path, *keys, timeout=120), rel=0.15)
+
+
+# The default run with its copies, which it has after 250 steps, after 20.
+EARLY = (
+    "max_steps=30", "checkpoint.every_n_steps=20", "stability.snapshots.every_n_steps=5",
+    "stability.policy.depth_steps=10",
+)  # fmt: skip
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "keys", [("experiment=smoke",), ("experiment=heal_demo",), EARLY], ids=["smoke", "heal_demo", "default"]
+)
+def test_memory_is_that_of_the_cpus_experiments(
+    keys: tuple[str, ...], prepared: Path, mulligan: Cli, tmp_path: Path
+) -> None:
+    keys = (*keys, f"data.folder={prepared}")
+    vocabulary = ("tokenizer.vocab_size=512",) if "experiment=heal_demo" in keys else ()
+    # Apart: training a tokenizer takes memory of its own.
+    assert mulligan("prepare", *vocabulary, f"data.folder={prepared}", timeout=300.0).returncode == 0
+    assert told_of_process(mulligan, tmp_path, *keys) == pytest.approx(measured(tmp_path, *keys, timeout=800), rel=0.15)

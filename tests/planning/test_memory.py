@@ -1,0 +1,114 @@
+"""Activations against what autograd keeps of the built model, state against its tensors, and what each choice saves."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mulligan.model.config import ModelConfig
+from mulligan.model.transformer import Transformer
+from mulligan.objective.next_token import NextToken
+from mulligan.planning.memory import Layout, parameters_of_rank, rank_memory, state_bytes
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 2048, "max_length": 128, "width": 96, "num_layers": 3, "num_heads": 4, "feedforward_width": 256
+}  # fmt: skip
+GPT2 = {"norm": "layer", "positions": "learned", "feedforward": "gelu", "bias": True}
+BATCH, LENGTH = 8, 128
+
+
+def saved_bytes(config: ModelConfig, precision: str, again: bool) -> int:
+    """Of the memory that autograd keeps for the backward pass, without weights and their copies."""
+    with torch.device("meta"):
+        model = Transformer(config, checkpoints_activations=again)
+    model.materialize("cpu", 0)
+    weights = {parameter.numel() for parameter in model.parameters()}
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.numel() not in weights:
+            kept[storage.data_ptr()] = tensor  # held, so that no other comes to its place
+        return tensor
+
+    tokens = torch.randint(0, config.vocab_size, (BATCH, LENGTH + 1))
+    head = partial(NextToken(), targets_BT=tokens[:, 1:], softcap=None, regularized=True)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"),
+    ):
+        model(tokens[:, :-1], head=head)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def layout_of(precision: str, **options: Any) -> Layout:
+    return Layout(precision=precision, micro_batch=BATCH, sequence_length=LENGTH, **options)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"qk_norm": True}, {"num_key_value_heads": 2}, GPT2],
+    ids=["llama", "qk_norm", "grouped", "gpt2"],
+)
+def test_activations_are_what_autograd_keeps(options: dict[str, Any], precision: str) -> None:
+    config = ModelConfig(**(SHAPE | options))
+    told = rank_memory(config, layout_of(precision, on_cpu=True))["activations"]
+    assert told == pytest.approx(saved_bytes(config, precision, again=False), rel=0.05)
+
+
+def test_with_checkpointing_a_block_keeps_its_input_alone() -> None:
+    config = ModelConfig(**SHAPE)
+    told = [
+        rank_memory(replace(config, num_layers=count), layout_of("32-true", activation_checkpointing=True))
+        for count in (3, 4)
+    ]
+    kept = [saved_bytes(replace(config, num_layers=count), "32-true", again=True) for count in (3, 4)]
+    more = told[1]["activations"] - told[0]["activations"]
+    assert more == BATCH * LENGTH * config.width * 4
+    assert more == pytest.approx(kept[1] - kept[0], rel=0.01)
+
+
+def test_one_device_holds_weights_gradients_and_two_moments() -> None:
+    config = ModelConfig(**SHAPE)
+    parts = rank_memory(config, layout_of("32-true"))
+    assert (parts["weights"], parts["gradients"], parts["moments"]) == tuple(
+        config.num_parameters * number for number in (4, 4, 8)
+    )
+    assert state_bytes(config, layout_of("32-true")) == 12 * config.num_parameters
+    assert state_bytes(config, layout_of("bf16-true")) == 6 * config.num_parameters
+
+
+def test_ddp_copies_gradients_only_where_they_are_no_views() -> None:
+    config = ModelConfig(**SHAPE)
+    plain = rank_memory(config, layout_of("32-true", data_parallel_size=8))
+    copied = rank_memory(config, layout_of("32-true", data_parallel_size=8, copies_gradients=True))
+    assert sum(copied.values()) - sum(plain.values()) == 4 * config.num_parameters
+
+
+def test_sharded_ranks_hold_all_together() -> None:
+    config = ModelConfig(**SHAPE)
+    assert 8 * parameters_of_rank(config, layout_of("32-true", sharded=True, data_parallel_size=8)) == (
+        config.num_parameters
+    )
+    paired = layout_of("32-true", sharded=True, data_parallel_size=4, tensor_parallel_size=2)
+    matrices = config.num_layers * config.num_block_matrix_parameters
+    assert 8 * parameters_of_rank(config, paired) == matrices + 2 * (config.num_parameters - matrices)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_each_choice_saves(precision: str) -> None:
+    config = ModelConfig(**(SHAPE | {"num_layers": 24}))
+    layouts = [
+        layout_of(precision),
+        layout_of(precision, sharded=True, data_parallel_size=8),
+        layout_of(precision, sharded=True, data_parallel_size=4, tensor_parallel_size=2),
+        layout_of(precision, sharded=True, data_parallel_size=4, tensor_parallel_size=2, activation_checkpointing=True),
+    ]
+    sizes = [sum(rank_memory(config, layout).values()) for layout in layouts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
