@@ -15,7 +15,7 @@ from tests.model.test_folder import save
 
 MISTAKES = {
     # command line: what the line must name
-    "trian": "'trian' is not a verb; it takes one of prepare, train",
+    "trian": "'trian' is not a verb; it takes one of plan, prepare, train",
     "train --lr=1e-3": "--lr=1e-3 is not an option; keys are set as key=value",
     "train optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
     "train sede=1": "sede: there is no such key; did you mean seed?",
