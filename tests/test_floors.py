@@ -20,6 +20,7 @@ HOMES = {
     "lightning": {"training"},
     "datasets": {"data"},
     "sentencepiece": {"data"},
+    "lm_eval": {"evaluation"},
     "matplotlib": {"report"},
     "wandb": set(),
 }

@@ -32,6 +32,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
+EXTRAS = {"lm_eval": "lm_eval"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
@@ -124,8 +125,12 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
         target = get_object(node["_target_"])
         signature = inspect.signature(target)
     except Exception as error:  # whatever importing it raises
-        reason = " ".join(str(error.__cause__ or error).split())  # Hydra wraps it in lines of its own
-        yield f"{prefix}_target_={node['_target_']} names no class or function: {reason}"
+        cause = error.__cause__ or error  # Hydra wraps it in lines of its own
+        extra = EXTRAS.get(getattr(cause, "name", None) or "")
+        if extra is not None:
+            yield f"{path} needs a library that is not installed: `pip install mulligan[{extra}]` adds it"
+            return
+        yield f"{prefix}_target_={node['_target_']} names no class or function: {' '.join(str(cause).split())}"
         return
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)

@@ -9,12 +9,14 @@ from lightning.pytorch.loggers import Logger
 
 from mulligan.data.prepare import DataRecipe
 from mulligan.distributed import launched_world_size
+from mulligan.evaluation.suites import Suite
 from mulligan.files import sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.objective.next_token import NextToken
 from mulligan.training.arithmetic import accumulation_of, check_split, num_steps_of, samples_of_global_batch
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
+from mulligan.training.callbacks.evaluations import Evaluations
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.callbacks.stability import Guard
@@ -49,6 +51,10 @@ class RunSettings:
         log_every_n_steps: int,
         evaluate_bytes: int,
         sample_prompt: str,
+        evaluate_every_n_steps: int | None,
+        sample_prompts: list[str],
+        sample_tokens: int,
+        suite: dict[str, Suite],
         accept_changes: bool,
         model: ModelConfig,
         objective: NextToken,
@@ -97,6 +103,18 @@ class RunSettings:
             tokens_per_step=self.tokens_per_step,
             flops_per_token=model.flops_per_token(sequence_length),
         )
+        evaluations: list[Callback] = []
+        if evaluate_every_n_steps is not None:
+            evaluations.append(
+                Evaluations(
+                    every_n_steps=evaluate_every_n_steps,
+                    suites=suite,
+                    prompts=sample_prompts,
+                    max_new_tokens=sample_tokens,
+                    samples_path=self.folder / "samples.jsonl",
+                    metrics=self.metrics,
+                )
+            )
         self.stop = StopOnSigterm(every_n_steps=log_every_n_steps)
         self.checkpoint, self.guard = checkpoint, stability
         self.trainer = make_trainer(
@@ -109,6 +127,7 @@ class RunSettings:
                 *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
                 *(one for one in callbacks.values() if one is not None),
                 self.metrics,
+                *evaluations,
                 ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps),
                 self.stop,
                 self.checkpoint,
