@@ -20,6 +20,8 @@ GIVEN = {
     "data=hub": ["data.sources.hub.path=some/data"],
     "trainer=multi_node": ["trainer.num_nodes=2"],  # or a launcher
     "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
+    "suite=text": ["suite.text.paths=[pyproject.toml]"],
+    "suite=lm_eval": ["suite.lm_eval.tasks=[arc_easy]"],
     "evaluate": ["run=runs/x"],
     "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],

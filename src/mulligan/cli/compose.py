@@ -221,6 +221,7 @@ def _one_line(error: BaseException, verb: str) -> str:
 
 def _no_such_choice(missing: str, options: Sequence[str]) -> str:
     group, _, choice = missing.rpartition("/")
+    options = options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))  # of a list Hydra names none
     known = [option for option in options if option != "base"]  # what the others are built on
     more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
     return f"{group}={choice} is not one of {', '.join(known)}{_suggestion(choice, known)}{more}"

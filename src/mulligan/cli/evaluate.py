@@ -79,7 +79,7 @@ def _table(title: str, scores: dict[str, dict[str, Score]]) -> Table:
         for number, (name, score) in enumerate(found.items()):
             table.add_row(
                 suite if number == 0 else "",
-                name.replace("_", " "),
+                name,
                 f"{score.value:,}" if isinstance(score.value, int) else f"{score.value:.4f}",
                 "" if score.standard_error is None else f"{score.standard_error:.4f}",
             )

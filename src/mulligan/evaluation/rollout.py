@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from mulligan.distributed import broadcast
 from mulligan.evaluation.sampler import Sampler
@@ -68,6 +69,7 @@ def rollout(model: Transformer, rows: Sequence[Row], *, autocast_dtype: torch.dt
     a context is dropped and the rest read again.
     """
     device, limit = next(model.parameters()).device, model.config.max_length
+    is_in_parts = any(isinstance(weight, DTensor) for weight in model.parameters())
     was_training = model.training
     model.eval()
     try:
@@ -82,8 +84,9 @@ def rollout(model: Transformer, rows: Sequence[Row], *, autocast_dtype: torch.dt
             num_read = length
             ready = [number for number, row in enumerate(active) if len(row.context) == length]
             drawing, logits_RV = [active[number] for number in ready], logits_RV[ready].float().cpu()
-            # Where ranks hold parts of the model, their passes must go on together: rank zero's draw is everyone's.
-            drawn = broadcast([row.draw(logits_V) for row, logits_V in zip(drawing, logits_RV, strict=True)])
+            drawn = [row.draw(logits_V) for row, logits_V in zip(drawing, logits_RV, strict=True)]
+            if is_in_parts:  # the passes of all ranks must go on together: rank zero's draw is everyone's
+                drawn = broadcast(drawn)
             for row, token in zip(drawing, drawn, strict=True):
                 row.take(token)
                 yield row

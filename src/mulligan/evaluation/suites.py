@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -32,6 +32,7 @@ class Score(NamedTuple):
     standard_error: float | None = None
 
 
+@runtime_checkable  # the command line checks values against it
 class Suite(Protocol):
     def __call__(self, subject: Subject) -> dict[str, Score]:
         """Scores by name. Ranks that hold parts of the model call it together, with the same passes."""
