@@ -77,19 +77,19 @@ class ExposureBiasSuite:
         nexts, others = [one[next_start:] for one in found], [*humans[1:], humans[0]]
         owns = self._own_continuations(subject, prefixes)
         human, own, unrelated = (self._losses(subject, prefixes, between, nexts) for between in (humans, owns, others))
-        gaps_NT = own[:, : self.rollout_tokens] - human[:, : self.rollout_tokens]
-        quarter = self.rollout_tokens // 4
-        drift_N = gaps_NT[:, -quarter:].mean(1) - gaps_NT[:, :quarter].mean(1)
-        # fmt: off
+        first, last = (
+            slice(self.rollout_tokens),
+            slice(self.rollout_tokens, None),
+        )  # behind the prefix, and what is next
+        gaps_NT, quarter = (own - human)[:, first], self.rollout_tokens // 4
         per_prefix = {
-            "human_loss": human[:, : self.rollout_tokens].mean(1),
-            "own_loss": own[:, : self.rollout_tokens].mean(1),
+            "human_loss": human[:, first].mean(1),
+            "own_loss": own[:, first].mean(1),
             "gap": gaps_NT.mean(1),
-            "drift": drift_N,
-            "excess_after_own": (own - human)[:, self.rollout_tokens :].mean(1),
-            "excess_after_unrelated": (unrelated - human)[:, self.rollout_tokens :].mean(1),
+            "drift": gaps_NT[:, -quarter:].mean(1) - gaps_NT[:, :quarter].mean(1),
+            "excess_after_own": (own - human)[:, last].mean(1),
+            "excess_after_unrelated": (unrelated - human)[:, last].mean(1),
         }
-        # fmt: on
         return {name: mean_score(values_N.tolist()) for name, values_N in per_prefix.items()}
 
     def _own_continuations(self, subject: Subject, prefixes: list[list[int]]) -> list[list[int]]:
