@@ -29,7 +29,7 @@ TINY = (
     "data.workers=1",
     "data.validation_fraction=0.2",
 )
-SHARDED = ("trainer=cpu_fsdp", "max_steps=6", "checkpoint.keep_last=3")
+SHARDED = ("trainer=cpu_fsdp", "max_steps=6", "checkpoint.keep_last=3", "evaluate_every_n_steps=3", "sample_tokens=6")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -23,6 +23,8 @@ GIVEN = {
     "trainer=multi_node": ["trainer.num_nodes=2"],  # or a launcher
     "model=initial": ["initial_weights=model"],
     "tokenizer=file": ["tokenizer.model_file=tokenizer.model"],
+    "suite=text": ["suite.text.paths=[pyproject.toml]"],
+    "suite=lm_eval": ["suite.lm_eval.tasks=[arc_easy]"],
     "evaluate": ["run=runs/x"],
     "backtest": ["curve=loss.csv"],
     "generate": ["run=runs/x"],

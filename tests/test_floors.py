@@ -22,6 +22,7 @@ HOMES = {
     "gguf": {"export"},
     "sentencepiece": {"data"},
     "tokenizers": {"data"},
+    "lm_eval": {"evaluation"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "wandb": {"training"},

@@ -20,7 +20,7 @@ from mulligan.cli.main import main
 from mulligan.cli.record import write_record
 from mulligan.cli.report import explorer_or_reason, sources_or_reason
 from mulligan.cli.saved_run import SavedRun
-from mulligan.evaluation.generation import Sampler
+from mulligan.evaluation.sampler import Sampler
 from mulligan.report.next_token import prompt_context
 from tests.conftest import TINY
 from tests.training.conftest import silent

@@ -85,6 +85,10 @@ def test_help_shows_verbs_and_keys(printed: Printed) -> None:
     assert "schedule constant [cosine] linear wsd" in lines
     assert not any(line.startswith("_target_") for line in lines)
     assert "num_heads: 12" in printed("train", "--help", "model=gpt2_124m")
+    shown = printed("evaluate", "--help", "suite=[held_out,lambada]")
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "suite exposure_bias [held_out] [lambada] lm_eval text" in lines
+    assert "limit: null # passages; null: all, 5,153 of the hub's" in lines
 
 
 def test_no_file_of_a_verb_hides_a_module_of_python() -> None:

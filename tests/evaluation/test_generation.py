@@ -1,104 +1,97 @@
-"""Sampling: the distribution, the seed, the cache and the end of the context."""
+"""Texts of prompts: their beginning, their end, and what is shown of them on the way."""
 
 from functools import partial
 from typing import Any
 
 import pytest
-import torch
 
-from mulligan.data.tokenizer import TokenizerRecipe
-from mulligan.evaluation.generation import Sampler, generate, generate_text
-from mulligan.model.config import ModelConfig
-from mulligan.model.transformer import Transformer
+from mulligan.data.tokens import Tokenizer
+from mulligan.evaluation.generation import Completion, complete, generate_text
+from mulligan.evaluation.sampler import Sampler
+from mulligan.evaluation.suites import Subject
 
-LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0])
-
-
-def model() -> Transformer:
-    config = ModelConfig(vocab_size=40, max_length=16, width=16, num_layers=2, num_heads=2, feedforward_width=24)
-    with torch.device("meta"):
-        built = Transformer(config)
-    return built.materialize("cpu", 0)
+PROMPTS = ["def ", "the cat sat on the mat while a dog ran", "", "foo", "return bar"]
 
 
-def tokens(seed: int, count: int, temperature: float = 1.0) -> list[int]:
-    sampler = Sampler(temperature=temperature, seed=seed)
-    return list(generate(model(), [1, 5, 6], sampler, max_new_tokens=count, end_id=-1))
+def completion(tokenizer: Tokenizer, prompt: str, **options: Any) -> Completion:
+    return Completion(
+        tokenizer, prompt, Sampler(seed=options.pop("seed", 0)), **({"max_new_tokens": 20, "vocab_size": 320} | options)
+    )
 
 
-def test_temperature_divides_the_logits() -> None:
-    torch.testing.assert_close(Sampler(temperature=0.5).probabilities(LOGITS), (LOGITS * 2).softmax(0))
-    assert Sampler(temperature=0.0).probabilities(LOGITS).tolist() == [1.0, 0.0, 0.0, 0.0]
-
-
-def test_top_k_keeps_the_likeliest() -> None:
-    kept = Sampler(top_k=2).probabilities(LOGITS)
-    torch.testing.assert_close(kept, torch.cat((LOGITS[:2].softmax(0), torch.zeros(2))))
-
-
-@pytest.mark.parametrize(("top_p", "kept"), [(0.1, 1), (0.65, 2), (0.9, 3), (1.0, 4)])
-def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, kept: int) -> None:
-    assert int((Sampler(top_p=top_p).probabilities(LOGITS) > 0).sum()) == kept
-
-
-def test_the_seed_decides() -> None:
-    assert tokens(0, 10) == tokens(0, 10) != tokens(1, 10)
-
-
-def test_the_cache_changes_no_token() -> None:
-    network, context = model().eval(), [1, 5, 6]
-    for token in tokens(0, 12, temperature=0.0):
-        with torch.no_grad():
-            assert token == int(network(torch.tensor([context]))[0, -1].argmax())
-        context.append(token)
-
-
-def test_it_goes_on_past_the_longest_context() -> None:
-    assert len(tokens(0, 60)) == 60
-
-
-def test_it_stops_at_the_end_mark() -> None:
-    first = tokens(0, 5)
-    stopped = list(generate(model(), [1, 5, 6], Sampler(seed=0), max_new_tokens=5, end_id=first[2]))
-    assert stopped == first[: first.index(first[2])]
-
-
-def test_only_the_tokens_named_may_come() -> None:
-    drawn = [
-        list(generate(model(), [1, 5], Sampler(seed=seed), max_new_tokens=3, end_id=-1, num_tokens=20, first=[7, 9]))
-        for seed in range(30)
+def test_a_batch_gives_each_prompt_the_text_it_has_alone(subject: Subject) -> None:
+    alone = [
+        "".join(generate_text(subject.model, subject.tokenizer, one, Sampler(), max_new_tokens=20)) for one in PROMPTS
     ]
-    assert {one[0] for one in drawn} == {7, 9}
-    assert max(max(one) for one in drawn) == 19
+    together = [completion(subject.tokenizer, one, max_new_tokens=20) for one in PROMPTS]
+    complete(subject.model, together, batch_size=4)
+    assert [one.text for one in together] == alone
+    assert len(set(alone)) == len(alone)
 
 
-def test_the_last_token_of_a_prompt_is_drawn_again() -> None:
-    tokenizer = TokenizerRecipe(vocab_size=290).make(["def foo far fall bar\n" * 50])
-    config = ModelConfig(vocab_size=290, max_length=16, width=16, num_layers=1, num_heads=2, feedforward_width=24)
-    with torch.device("meta"):
-        network = Transformer(config)
-    network.materialize("cpu", 0)
-    draw = partial(generate_text, network, tokenizer, max_new_tokens=1)
-    after_blank = {"".join(draw("def ", Sampler(seed=seed))) for seed in range(60)}
+def test_the_last_token_of_a_prompt_is_drawn_again(subject: Subject, tokenizer: Tokenizer) -> None:
+    draw = partial(generate_text, subject.model, tokenizer, max_new_tokens=1)
+    after_blank = {"".join(draw("def ", Sampler(seed=seed))) for seed in range(80)}
     words = {tokenizer.decode([number])[1:] for number in tokenizer.beginning_with(b" ")}
-    assert after_blank == words
-    assert {"far", "bar", ""} <= words
+    assert after_blank <= words
+    assert len(after_blank) > 3
     assert "".join(draw("", Sampler())) != ""
 
 
-@pytest.mark.parametrize("temperature", [1e-40, 1e-3])
-def test_a_tiny_temperature_takes_the_likeliest(temperature: float) -> None:
-    assert Sampler(temperature=temperature).probabilities(LOGITS).tolist() == [1.0, 0.0, 0.0, 0.0]
+class Scripted:
+    """A completion whose row is given tokens by hand."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: list[str]) -> None:
+        self.completion = completion(tokenizer, "", stop=stop, max_new_tokens=99)
+        self.tokenizer = tokenizer
+
+    def say(self, spelled: bytes) -> str:
+        """Byte by byte, each a token of its own."""
+        shown = ""
+        for byte in spelled:
+            if self.completion.row.is_done:
+                break
+            tokens = [n for n in range(self.tokenizer.vocab_size) if self.tokenizer.decode_bytes([n]) == bytes([byte])]
+            self.completion.row.new.append(tokens[0])
+            shown += self.completion.advance()
+        return shown
 
 
-def test_logits_that_are_not_finite_are_named() -> None:
-    network = model()
-    network.norm.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="its training has diverged"):
-        list(generate(network, [1], Sampler(), max_new_tokens=1, end_id=-1))
+def test_a_stop_string_that_spans_tokens_ends_the_text_before_it(tokenizer: Tokenizer) -> None:
+    scripted = Scripted(tokenizer, ["END", "\n\n"])
+    assert scripted.say(b"a EN") == "a "  # what may become a stop is not shown yet
+    assert scripted.say(b"V\nb") == "ENV\nb"
+    assert scripted.say(b" \n\nEND") == " "
+    assert scripted.completion.text == "a ENV\nb "
+    assert (scripted.completion.ended_by, scripted.completion.stopped_by) == ("stop", "\n\n")
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}])
-def test_wrong_options_are_named(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
-        Sampler(**options)
+def test_what_was_held_back_is_shown_at_the_end(tokenizer: Tokenizer) -> None:
+    scripted = Scripted(tokenizer, ["END"])
+    scripted.say("é EN".encode())
+    scripted.completion.row.take(tokenizer.end_id)
+    assert scripted.completion.advance() == "EN"
+    assert (scripted.completion.text, scripted.completion.ended_by) == ("é EN", "end")
+
+
+def test_the_first_to_be_complete_stops_and_of_two_at_once_the_longer(tokenizer: Tokenizer) -> None:
+    for stop in (["cd", "bcd", "abcde"], ["abcde", "bcd", "cd"]):
+        scripted = Scripted(tokenizer, stop)
+        scripted.say(b"xabcdefg")
+        assert scripted.completion.text == "xa"
+
+
+def test_stops_of_a_real_batch(subject: Subject) -> None:
+    whole = completion(subject.tokenizer, "def ")
+    complete(subject.model, [whole], batch_size=1)
+    stop = whole.text[3:6]
+    stopped, other = completion(subject.tokenizer, "def ", stop=[stop]), completion(subject.tokenizer, "foo")
+    complete(subject.model, [stopped, other], batch_size=2)
+    assert stopped.text == whole.text[: whole.text.index(stop)]
+    assert len(stopped.row.new) < len(whole.row.new) == len(other.row.new) == 20
+    assert (whole.ended_by, stopped.ended_by) == ("length", "stop")
+
+
+def test_an_empty_stop_is_named(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="stop must not hold an empty string"):
+        completion(tokenizer, "x", stop=[""])

@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from mulligan.data.tokens import Tokenizer
-from mulligan.evaluation.generation import Sampler, generate
+from mulligan.evaluation.rollout import Row, rollout
+from mulligan.evaluation.sampler import Sampler
 from mulligan.export.hugging_face import read_folder, source_files, write_folder
 from mulligan.export.imported import Imported
 from mulligan.model.config import ModelConfig
@@ -115,10 +116,11 @@ def test_our_models_do_there_what_they_do_here(keys: dict[str, object], tokenize
     torch.testing.assert_close(loaded(tokens).logits, model(tokens), rtol=0.0, atol=1e-5)
     inputs = AutoTokenizer.from_pretrained(tmp_path)("import os", return_tensors="pt")
     prompt = inputs["input_ids"][0].tolist()
-    likeliest = list(generate(model, prompt, Sampler(temperature=0.0), max_new_tokens=40, end_id=tokenizer.end_id))
+    row = Row(prompt, Sampler(temperature=0.0), max_new_tokens=40, end_id=tokenizer.end_id)
+    assert all(rollout(model, [row]))
     found = loaded.generate(**inputs, max_new_tokens=40, do_sample=False)[0, len(prompt) :].tolist()
-    assert [token for token in found if token != tokenizer.end_id] == likeliest
-    assert len(likeliest) > 5
+    assert [token for token in found if token != tokenizer.end_id] == row.new
+    assert len(row.new) > 5
 
 
 def test_a_large_model_is_written_in_shards(tokenizer: Tokenizer, tmp_path: Path) -> None:

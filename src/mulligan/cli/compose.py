@@ -34,6 +34,7 @@ HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake with
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
+EXTRAS = {"lm_eval": "lm_eval"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
 OmegaConf.register_new_resolver("initial_model", initial_model)
@@ -132,8 +133,12 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
         target = get_object(node["_target_"])
         signature = inspect.signature(target)
     except Exception as error:  # whatever importing it raises
-        reason = " ".join(str(error.__cause__ or error).split())  # Hydra wraps it in lines of its own
-        yield f"{prefix}_target_={node['_target_']} names no class or function: {reason}"
+        cause = error.__cause__ or error  # Hydra wraps it in lines of its own
+        extra = EXTRAS.get(getattr(cause, "name", None) or "")
+        if extra is not None:
+            yield f"{path} needs a library that is not installed: `pip install mulligan[{extra}]` adds it"
+            return
+        yield f"{prefix}_target_={node['_target_']} names no class or function: {' '.join(str(cause).split())}"
         return
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
@@ -226,6 +231,7 @@ def _one_line(error: BaseException, verb: str) -> str:
 
 def _no_such_choice(missing: str, options: Sequence[str]) -> str:
     group, _, choice = missing.rpartition("/")
+    options = options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))  # of a list Hydra names none
     known = [option for option in options if option != "base"]  # what the others are built on
     more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
     return f"{group}={choice} is not one of {', '.join(known)}{_suggestion(choice, known)}{more}"

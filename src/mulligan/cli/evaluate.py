@@ -1,34 +1,38 @@
-"""``mulligan evaluate run=runs/NAME``: held-out perplexity and bits per token and byte."""
+"""``mulligan evaluate run=runs/NAME suite=[held_out,lambada]``: what a model is worth, in one table."""
 
 import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
-from mulligan.cli.saved_run import SavedRun
-from mulligan.data.join import verify
-from mulligan.data.shards import Shards
-from mulligan.evaluation.held_out import HeldOut, held_out
+from mulligan.cli.console import Reporter
+from mulligan.cli.inspection_view import make_console
+from mulligan.cli.saved_model import open_model
+from mulligan.evaluation.suites import Score, Subject, Suite
+from mulligan.files import write_json
 
 
 class Evaluation:
     """The schema of conf/evaluate.yaml."""
 
-    def __init__(self, *, run: str, stride: int | None, batch_size: int) -> None:
+    def __init__(self, *, run: str, suite: dict[str, Suite], batch_size: int, output: str | None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        self.run, self.stride, self.batch_size = SavedRun(Path(run)), stride, batch_size
+        if output is not None and Path(output).is_dir():
+            raise ValueError(f"output={output} is a folder: give the name of a file")
+        self.run, self.suites, self.batch_size = open_model(Path(run)), suite, batch_size
+        self.output = None if output is None else Path(output)
 
-    def scores(self) -> HeldOut:
-        verify(self.run.data_folder, ["validation"])
-        return held_out(
-            self.run.model(),
-            Shards(self.run.data_folder, "validation", self.run.sequence_length),
-            batch_size=self.batch_size,
-            begin_id=self.run.tokenizer().begin_id,
+    def subject(self) -> Subject:
+        return Subject(
+            model=self.run.model(),
+            tokenizer=self.run.tokenizer(),
+            held_out=self.run.held_out,
+            sequence_length=self.run.sequence_length,
             document_mask=self.run.document_mask,
-            stride=self.stride,
+            batch_size=self.batch_size,
             autocast_dtype=self.run.autocast_dtype,
         )
 
@@ -39,12 +43,41 @@ def main() -> int:
 
 def evaluate(config: DictConfig) -> None:
     evaluation: Evaluation = build(plain(config))
-    scores = evaluation.scores()
-    print(
-        f"{evaluation.run.folder} at step {evaluation.run.newest.step}, {scores.num_tokens:,} held-out tokens: "
-        f"perplexity {scores.perplexity:.4f}, {scores.bits_per_token:.4f} bits per token, "
-        f"{scores.bits_per_byte:.4f} bits per byte"
-    )
+    subject = evaluation.subject()
+    scores: dict[str, dict[str, Score]] = {}
+    with Reporter(speaks=sys.stdout.isatty()) as report:
+        for done, (name, suite) in enumerate(evaluation.suites.items()):
+            report("evaluating", done, len(evaluation.suites))
+            scores[name] = _named(name, suite, subject)
+        report("evaluating", len(scores), len(scores))
+    run, step = evaluation.run, evaluation.run.step
+    make_console().print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
+    if evaluation.output is not None:
+        suites = {name: {key: score._asdict() for key, score in found.items()} for name, found in scores.items()}
+        write_json(evaluation.output, {"run": str(run.folder), "step": step, "suites": suites})
+
+
+def _named(name: str, suite: Suite, subject: Subject) -> dict[str, Score]:
+    """A mistake that shows when the suite is at work is named by its keys' parent."""
+    try:
+        return suite(subject)
+    except ValueError as error:
+        raise ValueError(f"suite.{name}: {error}") from error
+
+
+def _table(title: str, scores: dict[str, dict[str, Score]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("suite", "number", "value", "standard error"):
+        table.add_column(column, justify="left" if column in ("suite", "number") else "right")
+    for suite, found in scores.items():
+        for number, (name, score) in enumerate(found.items()):
+            table.add_row(
+                suite if number == 0 else "",
+                name,
+                f"{score.value:,}" if isinstance(score.value, int) else f"{score.value:.4f}",
+                "" if score.standard_error is None else f"{score.standard_error:.4f}",
+            )
+    return table
 
 
 if __name__ == "__main__":

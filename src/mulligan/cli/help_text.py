@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?P<comment>#.*)?$")
 COMMENT_COLUMN = 40
@@ -16,20 +16,30 @@ def print_help(verb: str, conf: Path, config: DictConfig) -> None:
     file = conf / f"{verb}.yaml"
     print(file.read_text().splitlines()[0].removeprefix("# "))
     chosen = reversed(HydraConfig.get().runtime.choices.items())  # Hydra turns the file's order round
-    choices = {group: choice for group, choice in chosen if (conf / group).is_dir()}
+    choices = {group: [choice] for group, choice in chosen if (conf / group).is_dir()}
+    choices |= {group: list(config[group]) for group in _lists(file)}  # which Hydra does not name
     if choices:
-        print("\nGroups, as GROUP=CHOICE; in brackets what is chosen:")
-    for group, choice in choices.items():
+        print("\nGroups, as GROUP=CHOICE or suite=[CHOICE,CHOICE]; in brackets what is chosen:")
+    for group, taken in choices.items():
         names = sorted(path.stem for path in (conf / group).glob("*.yaml") if path.stem != "base")
-        print(f"  {group:<12}" + " ".join(f"[{name}]" if name == choice else name for name in names))
+        print(f"  {group:<12}" + " ".join(f"[{name}]" if name in taken else name for name in names))
     comments = dict(_comments(file, conf, ""))
-    for group, choice in choices.items():
-        if choice is not None:
-            comments |= dict(_comments(conf / group / f"{choice}.yaml", conf, f"{group}."))
+    for group, taken in choices.items():
+        for choice in taken:
+            if choice is not None:
+                comments |= dict(_comments(conf / group / f"{choice}.yaml", conf, f"{group}."))
     print("\nKeys, as KEY=VALUE; of those in groups as model.width=256:")
     for line in _annotated(OmegaConf.to_yaml(config), comments):
         print(f"  {line}")
     print(f"\n`mulligan {verb} --cfg job` prints them as YAML alone; `mulligan {verb} -m KEY=1,2` does both in turn")
+
+
+def _lists(file: Path) -> list[str]:
+    """The groups of which ``file`` takes several choices at once."""
+    content = OmegaConf.load(file)
+    defaults = content.get("defaults", []) if isinstance(content, DictConfig) else []
+    chosen = [default for default in defaults if isinstance(default, DictConfig)]
+    return [str(group) for one in chosen for group, value in one.items() if isinstance(value, ListConfig)]
 
 
 def _annotated(yaml: str, comments: dict[str, str]) -> Iterator[str]:

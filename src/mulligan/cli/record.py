@@ -18,13 +18,17 @@ NEUTRAL = (
     "data.verify",
     "data.workers",
     "evaluate_bytes",
+    "evaluate_every_n_steps",
     "folder",
     "log_every_n_steps",
     "logger",
     "name",
     "print_every_n_steps",
     "sample_prompt",
+    "sample_prompts",
+    "sample_tokens",
     "stability",
+    "suite",
     "validate_every_n_steps",
     "validation_samples",
 )
@@ -75,12 +79,12 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
 
 
 def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False) -> dict[str, Any]:
-    """The config of a run whose interventions lie in its past: in another folder, logging nothing, the guard only
-    watching; ``alone`` in one process. Top-level keys that are younger than the run have their defaults, where these
-    leave its numbers alone.
+    """The config of a run whose interventions lie in its past: in another folder, logging and evaluating nothing, the
+    guard only watching; ``alone`` in one process. Top-level keys that are younger than the run have their defaults,
+    where these leave its numbers alone.
     """
     defaults = {key: node for key, node in _read(CONF / "train.yaml").items() if key in NEUTRAL}
-    content = defaults | recorded | {"folder": str(folder), "logger": {}}
+    content = defaults | recorded | {"folder": str(folder), "logger": {}, "evaluate_every_n_steps": None}
     content["checkpoint"] = recorded["checkpoint"] | {"folder": str(folder / "checkpoints")}
     if recorded["stability"] is not None:
         content["stability"] = recorded["stability"] | {"way": "watch"}

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from mulligan.cli.saved_run import SavedRun
+from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.data.tokens import Tokenizer
 from mulligan.model.folder import SHAPE, ModelFolder
@@ -15,6 +16,7 @@ class SavedModel:
     """As much of a ``SavedRun`` as a model alone has. Its windows are as long as it can read."""
 
     autocast_dtype = None
+    step = None
     document_mask = False
 
     def __init__(self, folder: Path) -> None:
@@ -27,6 +29,12 @@ class SavedModel:
 
     def tokenizer(self) -> Tokenizer:
         return tokenizer_in(self.folder)
+
+    def held_out(self, max_bytes: int | None) -> Shards:
+        raise ValueError(
+            f"{self.folder} is a model without a run, which has no held-out text: choose another suite, such as "
+            "suite=[text] with suite.text.paths"
+        )
 
 
 def open_model(path: Path) -> SavedRun | SavedModel:

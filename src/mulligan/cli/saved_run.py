@@ -152,6 +152,16 @@ class SavedRun:
             sequence_length=self.sequence_length,
         )
 
+    @property
+    def step(self) -> int:
+        """Of the newest whole checkpoint."""
+        return self.newest.step
+
+    def held_out(self, max_bytes: int | None) -> Shards:
+        """The first shards that it was not trained on that hold so many bytes of text; all with None."""
+        verify(self.data_folder, ["validation"])
+        return Shards(self.data_folder, "validation", self.sequence_length, max_bytes=max_bytes)
+
     def training_shards(self) -> Shards:
         verify(self.data_folder, ["train"])
         return Shards(self.data_folder, "train", self.sequence_length)

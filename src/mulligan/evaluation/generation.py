@@ -1,115 +1,131 @@
-"""Sampling from a model, one token at a time, with a key-value cache.
-
-Shapes: V vocabulary.
-"""
+"""Text from a model: what follows prompts at the beginning of a document."""
 
 import codecs
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from mulligan.data.tokens import Tokenizer
+from mulligan.evaluation.rollout import Row, rollout
+from mulligan.evaluation.sampler import Sampler
 from mulligan.model.transformer import Transformer
 
 
-class Sampler:
-    """Temperature, then top-k, then top-p (Holtzman et al. 2020); temperature 0 takes the likeliest token."""
+class Completion:
+    """The text that follows ``prompt``, as it grows. It ends before the first of the strings ``stop`` to be complete,
+    wherever its tokens part it; of two that are complete at once, before the longer.
+
+    With ``redraws_last`` the last token of the prompt is drawn again among those that begin with it: "def " ends in a
+    blank that in running text is the beginning of the next word's token, and never stands before a letter by itself.
+    """
 
     def __init__(
-        self, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, seed: int = 0
+        self,
+        tokenizer: Tokenizer,
+        prompt: str,
+        sampler: Sampler,
+        *,
+        max_new_tokens: int,
+        vocab_size: int,
+        stop: Sequence[str] = (),
+        redraws_last: bool = True,
     ) -> None:
-        if not 0.0 <= temperature < math.inf:
-            raise ValueError(f"temperature={temperature} must not be negative; 0 takes the likeliest token")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k={top_k} must be at least 1, or null for all tokens")
-        if top_p is not None and not 0.0 < top_p <= 1.0:
-            raise ValueError(f"top_p={top_p} must be in (0, 1], or null for all tokens")
-        self.temperature, self.top_k, self.top_p, self.seed = temperature, top_k, top_p, seed
+        """``vocab_size`` is the model's; of one larger than the tokenizer's the rest is never drawn."""
+        if "" in stop:
+            raise ValueError("stop must not hold an empty string: every text begins with one")
+        self.tokenizer, self.prompt, self.stop = tokenizer, prompt, stop
+        self.text = ""  # whole characters that no stop string will take back
+        self.stopped_by: str | None = None
+        ids, first_V = [tokenizer.begin_id, *tokenizer.encode(prompt).tolist()], None
+        self._begun = b""  # what of the prompt the first new token repeats
+        if prompt and redraws_last:
+            self._begun = tokenizer.decode_bytes([ids.pop()])
+            first_V = _mask(tokenizer.beginning_with(self._begun), vocab_size)
+        self.row = Row(
+            ids,
+            sampler,
+            max_new_tokens=max_new_tokens,
+            end_id=tokenizer.end_id,
+            allowed_V=_mask(list(range(tokenizer.vocab_size)), vocab_size),
+            first_V=first_V,
+        )
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._num_read = 0
+        self._pending = ""
 
-    def probabilities(self, logits_V: Tensor) -> Tensor:
-        """The distribution a token is drawn from, (V,), in float32."""
-        logits_V = logits_V.float()
-        if self.temperature == 0.0:
-            return torch.nn.functional.one_hot(logits_V.argmax(), len(logits_V)).float()
-        logits_V = (logits_V - logits_V.max()) / self.temperature  # the largest is 0 at any temperature
-        if self.top_k is not None and self.top_k < len(logits_V):
-            smallest_kept = logits_V.topk(self.top_k).values[-1]
-            logits_V = logits_V.masked_fill(logits_V < smallest_kept, float("-inf"))
-        probabilities_V = logits_V.softmax(0)
-        if self.top_p is not None:
-            ordered_V, order_V = probabilities_V.sort(descending=True)
-            outside_V = ordered_V.cumsum(0) - ordered_V >= self.top_p  # the first token always stays
-            probabilities_V = probabilities_V.index_fill(0, order_V[outside_V], 0.0)
-        return probabilities_V / probabilities_V.sum()
+    @property
+    def ended_by(self) -> Literal["end", "stop", "length"]:
+        return "stop" if self.stopped_by is not None else "end" if self.row.has_ended else "length"
+
+    def advance(self) -> str:
+        """Read the tokens that the row has got, and return what is new of ``text``."""
+        new = self.row.new[self._num_read :]
+        self._num_read += len(new)
+        spelled = self.tokenizer.decode_bytes(new)[len(self._begun) if new else 0 :]
+        self._begun = b"" if new else self._begun
+        self._pending += self._decoder.decode(spelled, final=self.row.is_done)
+        found = [(at + len(one), at, one) for one in self.stop if (at := self._pending.find(one)) >= 0]
+        certain = len(self._pending)
+        if found:
+            _, certain, self.stopped_by = min(found)
+            self.row.is_done = True
+        elif not self.row.is_done:
+            certain -= max((_overlap(self._pending, one) for one in self.stop), default=0)
+        fresh, self._pending = self._pending[:certain], self._pending[certain:]
+        self.text += fresh
+        return fresh
 
 
-@torch.no_grad()
-def generate(
+def complete(
     model: Transformer,
-    prompt: list[int],
-    sampler: Sampler,
+    completions: Sequence[Completion],
     *,
-    max_new_tokens: int,
-    end_id: int,
-    num_tokens: int | None = None,
-    first: list[int] | None = None,
-) -> Iterator[int]:
-    """Yield new tokens until ``end_id`` or ``max_new_tokens``. Past ``max_length`` the oldest half of the context is
-    dropped and the rest read again. Of a vocabulary larger than the tokenizer's only the first ``num_tokens`` count.
-    ``first`` names the tokens that may come first; all by default.
+    batch_size: int,
+    autocast_dtype: torch.dtype | None = None,
+    watch: Callable[[Completion, str], None] = lambda completion, fresh: None,
+) -> None:
+    """Bring every completion to its end, those with prompts of like length together.
+
+    ``watch`` is called after each token with what is new of its text, while ``row.logits_V`` is what it was drawn from.
     """
-    if not prompt:
-        raise ValueError("the prompt must hold at least one token")
-    device, limit = next(model.parameters()).device, model.config.max_length
-    generator = torch.Generator().manual_seed(sampler.seed)
-    model.eval()
-    context = prompt[-limit:]
-    unread, caches = context, _empty_caches(model)
-    for number in range(max_new_tokens):
-        logits_V = model(torch.tensor([unread], device=device), caches=caches)[0, -1, :num_tokens].cpu()
-        if not logits_V.isfinite().all():
-            raise ValueError("the model gives logits that are not finite: its training has diverged")
-        if number == 0 and first is not None:
-            logits_V = torch.full_like(logits_V, -math.inf).index_copy(0, torch.tensor(first), logits_V[first])
-        token = int(torch.multinomial(sampler.probabilities(logits_V), 1, generator=generator))
-        if token == end_id:
-            return
-        yield token
-        context, unread = [*context, token], [token]
-        if len(context) > limit:
-            context = context[-(limit // 2 + 1) :]
-            unread, caches = context, _empty_caches(model)
+    ordered = sorted(completions, key=lambda one: len(one.row.context))
+    for first in range(0, len(ordered), batch_size):
+        batch = ordered[first : first + batch_size]
+        of_row = {id(one.row): one for one in batch}
+        for row in rollout(model, [one.row for one in batch], autocast_dtype=autocast_dtype):
+            watch(of_row[id(row)], of_row[id(row)].advance())
 
 
 def generate_text(
-    model: Transformer, tokenizer: Tokenizer, prompt: str, sampler: Sampler, *, max_new_tokens: int
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str,
+    sampler: Sampler,
+    *,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Yield the text that follows ``prompt`` at the start of a document, in whole characters.
-
-    The last token of the prompt is drawn again among those that begin with it: "def " ends in a blank that in running
-    text is the beginning of the next word's token, and never stands before a letter by itself.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    ids = [tokenizer.begin_id, *tokenizer.encode(prompt).tolist()]
-    begun, first = b"", None
-    if prompt:
-        begun = tokenizer.decode_bytes([ids.pop()])
-        first = tokenizer.beginning_with(begun)
-    for token in generate(
-        model,
-        ids,
+    """Yield the text that follows ``prompt`` in pieces, as it is made."""
+    completion = Completion(
+        tokenizer,
+        prompt,
         sampler,
         max_new_tokens=max_new_tokens,
-        end_id=tokenizer.end_id,
-        num_tokens=tokenizer.vocab_size,
-        first=first,
-    ):
-        yield decoder.decode(tokenizer.decode_bytes([token])[len(begun) :])
-        begun = b""
-    yield decoder.decode(b"", final=True)
+        vocab_size=model.config.vocab_size,
+        stop=stop,
+    )
+    for _ in rollout(model, [completion.row]):
+        yield completion.advance()
 
 
-def _empty_caches(model: Transformer) -> list[list[Tensor]]:
-    return [[] for _ in model.blocks]
+def _mask(tokens: list[int], vocab_size: int) -> torch.Tensor:
+    mask_V = torch.zeros(vocab_size, dtype=torch.bool)
+    mask_V[tokens] = True
+    return mask_V
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``stop``."""
+    lengths = range(min(len(text), len(stop) - 1), 0, -1)
+    return next((length for length in lengths if text.endswith(stop[:length])), 0)

@@ -9,8 +9,9 @@ from mulligan.data.prepare import DataRecipe, Report
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
-from mulligan.evaluation.generation import Sampler, generate_text
+from mulligan.evaluation.generation import generate_text
 from mulligan.evaluation.held_out import held_out
+from mulligan.evaluation.sampler import Sampler
 from mulligan.files import read_json, write_json
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import weights_sha256

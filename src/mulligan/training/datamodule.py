@@ -87,6 +87,9 @@ class ShardsDataModule(LightningDataModule):
         batches = [mine[start : start + self.micro_batch] for start in range(0, most, self.micro_batch)]
         return DataLoader(_Windows(self.held_out), sampler=batches, batch_size=None)
 
+    def held_out_shards(self, max_bytes: int | None) -> Shards:
+        return Shards(self.recipe.folder, "validation", self.sequence_length, max_bytes=max_bytes)
+
     def fingerprint(self) -> str:
         return str(self.shards.manifest["fingerprint"])
 

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger
 
 from mulligan.data.prepare import DataRecipe
 from mulligan.distributed import launched_world_size
+from mulligan.evaluation.suites import Suite
 from mulligan.files import sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.model.folder import ModelFolder
@@ -23,6 +24,7 @@ from mulligan.training.arithmetic import (
 )
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
+from mulligan.training.callbacks.evaluations import Evaluations
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.callbacks.stability import Guard
@@ -58,6 +60,10 @@ class RunSettings:
         print_every_n_steps: int | None,
         evaluate_bytes: int,
         sample_prompt: str,
+        evaluate_every_n_steps: int | None,
+        sample_prompts: list[str],
+        sample_tokens: int,
+        suite: dict[str, Suite],
         accept_changes: bool,
         initial_weights: str | None = None,
         model: ModelConfig,
@@ -109,6 +115,18 @@ class RunSettings:
             tokens_per_step=self.tokens_per_step,
             flops_per_token=model.flops_per_token(sequence_length),
         )
+        evaluations: list[Callback] = []
+        if evaluate_every_n_steps is not None:
+            evaluations.append(
+                Evaluations(
+                    every_n_steps=evaluate_every_n_steps,
+                    suites=suite,
+                    prompts=sample_prompts,
+                    max_new_tokens=sample_tokens,
+                    samples_path=self.folder / "samples.jsonl",
+                    metrics=self.metrics,
+                )
+            )
         self.stop = StopOnSigterm(every_n_steps=log_every_n_steps)
         self.checkpoint, self.guard = checkpoint, stability
         self.trainer = make_trainer(
@@ -121,6 +139,7 @@ class RunSettings:
                 *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
                 *(one for one in callbacks.values() if one is not None),
                 self.metrics,
+                *evaluations,
                 ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps, every_n_steps=print_every_n_steps),
                 self.stop,
                 self.checkpoint,

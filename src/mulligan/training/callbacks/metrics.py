@@ -38,7 +38,7 @@ class LogMetrics(Callback):
         if step == self._since[1] or (step % self.every_n_steps and step != trainer.max_steps):
             return
         self.latest = self._loss_metrics(pl_module) | self._speed_metrics(trainer, pl_module, step)
-        self._log(trainer, pl_module, self.latest)
+        self.log_numbers(trainer, pl_module, self.latest)
         self._restart_clock(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -54,9 +54,18 @@ class LogMetrics(Callback):
             "val_bits_per_token": cross_entropy / count / NATS_PER_BIT,
             "val_bits_per_byte": cross_entropy / num_bytes / NATS_PER_BIT,
         }
-        self._log(trainer, pl_module, self.latest_validation)
+        self.log_numbers(trainer, pl_module, self.latest_validation)
+        self.leave_out(time.perf_counter() - self._pause)
+
+    def log_numbers(self, trainer: Trainer, module: PretrainModule, metrics: dict[str, float]) -> None:
+        counters = {"step": float(trainer.global_step), "attempt": float(module.attempt)}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics | counters, step=trainer.global_step)
+
+    def leave_out(self, seconds: float) -> None:
+        """Have the clock of ``tokens_per_second`` not count time in which nothing was trained."""
         if self._since is not None:
-            self._since = (self._since[0] + time.perf_counter() - self._pause, self._since[1])
+            self._since = (self._since[0] + seconds, self._since[1])
 
     def _loss_metrics(self, module: PretrainModule) -> dict[str, float]:
         cross_entropy, z, smoothing, count = module.sums.take_window()
@@ -89,11 +98,6 @@ class LogMetrics(Callback):
         if peak is not None:
             metrics["mfu"] = metrics["tokens_per_second"] * self.flops_per_token / (peak * trainer.world_size)
         return metrics
-
-    def _log(self, trainer: Trainer, module: PretrainModule, metrics: dict[str, float]) -> None:
-        counters = {"step": float(trainer.global_step), "attempt": float(module.attempt)}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics | counters, step=trainer.global_step)
 
     def _restart_clock(self, trainer: Trainer) -> None:
         self._since = (time.perf_counter(), trainer.global_step)

@@ -1,0 +1,64 @@
+"""``mulligan evaluate``: several suites in one table and one file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mulligan.cli import compose
+from mulligan.cli.main import main
+from mulligan.files import read_json
+
+Evaluate = Callable[..., int]
+EXPOSURE = ("num_prefixes=8", "prefix_tokens=8", "rollout_tokens=8", "continuation_tokens=8")
+
+
+@pytest.fixture
+def evaluate(sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["mulligan", "evaluate", f"run={sharded_run}", *arguments])
+        return main()
+
+    return run
+
+
+def test_suites_in_one_table_and_one_file(
+    evaluate: Evaluate, sharded_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("passages.txt").write_text("def foo and bar\nreturn self and other\n")
+    names = ["held_out", "text", "lambada", "exposure_bias"]
+    options = [f"suite.exposure_bias.{one}" for one in EXPOSURE]
+    options += ["suite.text.paths=[passages.txt]", "suite.lambada.path=passages.txt", "output=out.json"]
+    assert evaluate(f"suite=[{','.join(names)}]", *options) == 0
+    printed = capsys.readouterr().out
+    written = read_json(Path("out.json"))
+    assert list(written["suites"]) == sorted(names)
+    assert written["step"] == 6
+    summary = read_json(sharded_run / "summary.json")
+    held_out = written["suites"]["held_out"]
+    assert held_out["bits_per_byte"]["value"] == pytest.approx(summary["val_bits_per_byte"], rel=1e-6)
+    assert held_out["tokens"] == {"value": summary["val_tokens"], "standard_error": None}
+    lines = [line.split() for line in printed.splitlines()[2:]]
+    assert [line[0] for line in lines if line[0] in names] == names
+    gap = written["suites"]["exposure_bias"]["gap"]
+    assert ["gap", f"{gap['value']:.4f}", f"{gap['standard_error']:.4f}"] in lines
+    assert ["passages", "2"] in lines
+
+
+def test_a_mistake_met_at_work_names_the_suite(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("suite=[exposure_bias]", "suite.exposure_bias.num_prefixes=8") == 2
+    assert "mulligan evaluate: suite.exposure_bias: prefix_tokens=64, rollout_tokens=64" in capsys.readouterr().err
+
+
+def test_a_library_that_is_not_installed_is_named_with_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(path: str) -> None:
+        raise ImportError(f"Error loading '{path}'") from ModuleNotFoundError("No module", name="lm_eval")
+
+    monkeypatch.setattr(compose, "get_object", absent)
+    assert list(compose.problems({"suite": {"lm_eval": {"_target_": "x"}}}, "")) == [
+        "suite.lm_eval needs a library that is not installed: `pip install mulligan[lm_eval]` adds it"
+    ]
