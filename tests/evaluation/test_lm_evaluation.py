@@ -8,11 +8,16 @@ import datasets
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks import TaskManager
 
 from mulligan.evaluation.generation import Completion, complete
 from mulligan.evaluation.lm_evaluation import LmEvalSuite, SubjectLM
 from mulligan.evaluation.sampler import Sampler
 from mulligan.evaluation.suites import Subject
+from mulligan.export.hugging_face import write_folder
+from mulligan.safetensors_file import LazyTensors
+from tests.evaluation.conftest import make_model
 
 LONG = "the cat sat on the mat while a dog ran far; " * 9
 PAIRS = [
@@ -130,6 +135,43 @@ def test_tasks_of_ones_own(subject: Subject, tasks: Path) -> None:
     scores = LmEvalSuite(tasks=["choose", "write"], include_path=str(tasks), limit=4)(subject)
     assert scores["choose acc"].value == scores["write exact_match"].value == 0.75
     assert scores["choose acc"].standard_error == pytest.approx((0.75 * 0.25 / 3) ** 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the library's own
+def test_the_exported_model_has_the_same_scores(subject: Subject, tasks: Path, tmp_path: Path) -> None:
+    """By lm-eval's own model for what transformers loads. That may draw tokens which the tokenizer does not have, and
+    spells bytes that form no character otherwise: this model draws neither.
+    """
+    model = make_model(subject.tokenizer.vocab_size, max_length=64, init_std=0.3)
+    lengths = torch.from_numpy(subject.tokenizer.token_bytes())
+    with torch.no_grad():
+        model.embedding.weight[: int((lengths > 1).nonzero()[0])] = 0.0  # marks and bytes: their logits are 0
+    subject = subject._replace(model=model)
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    weights = {name: weight.detach() for name, weight in subject.model.named_parameters()}
+    lazy = LazyTensors({name: weight.to("meta") for name, weight in weights.items()}, weights.__getitem__)
+    write_folder(folder, config=subject.model.config, weights=lazy, tokenizer=subject.tokenizer, card="")
+    huggingface = pytest.importorskip("lm_eval.models.huggingface")  # takes seconds
+    theirs = huggingface.HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=3)
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    found = simple_evaluate(theirs, tasks=["choose", "write"], task_manager=manager)["results"]
+    ours = LmEvalSuite(tasks=["choose", "write"], include_path=str(tasks))(subject)
+    assert ours["choose acc"].value == found["choose"]["acc,none"]
+    assert ours["write exact_match"].value == found["write"]["exact_match,none"]
+    requests = asked("loglikelihood", *PAIRS)
+    for (one, _), (other, _) in zip(
+        SubjectLM(subject).loglikelihood(requests, disable_tqdm=True), theirs.loglikelihood(requests), strict=True
+    ):
+        assert one == pytest.approx(other, abs=1e-3)
+    options = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
+    written = [
+        lm.generate_until(asked("generate_until", *((context, dict(options)) for context, _ in PAIRS[:2])))
+        for lm in (SubjectLM(subject), theirs)
+    ]
+    assert written[0] == written[1]
+    assert all(written[0])
 
 
 @pytest.mark.parametrize(
