@@ -21,6 +21,7 @@ from mulligan.cli.record import write_record
 from mulligan.cli.report import explorer_or_reason, sources_or_reason
 from mulligan.cli.saved_run import SavedRun
 from mulligan.evaluation.sampler import Sampler
+from mulligan.report.metrics import read_metrics
 from mulligan.report.next_token import prompt_context
 from tests.conftest import TINY
 from tests.training.conftest import silent
@@ -29,6 +30,7 @@ from tests.training.test_rewind import sure_at
 OPTIONS = (
     "max_steps=12", "validate_every_n_steps=6", "stability.snapshots.every_n_steps=2",
     "stability.policy.depth_steps=2", "stability.policy.skip_steps=5",
+    "stability.detector.window=8", "stability.detector.warmup_steps=2",
 )  # fmt: skip
 QUIET = (
     "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
@@ -71,6 +73,11 @@ def test_the_numbers_are_those_of_the_files(reported: Path) -> None:
     assert pictures == ["loss", "norm", "order", "rate", "speed", "terms"]
     assert html.count("<svg") == 6
     assert "The band reaches" in html
+    metrics = read_metrics(reported)
+    centres, limits = metrics["loss_centre"], metrics["loss_limit"]
+    assert centres.attempts == limits.attempts
+    assert {8, 12, 13} <= set(limits.attempts) <= set(metrics["attempt"].attempts)  # back at 9, judged anew from 10 on
+    assert all(centre < limit for centre, limit in zip(centres.values, limits.values, strict=True))
 
 
 def test_compared_with_another_run_and_written_elsewhere(

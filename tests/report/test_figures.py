@@ -8,7 +8,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mulligan.report import figures
-from mulligan.report.band import Band
 from mulligan.report.metrics import Column
 from mulligan.report.palette import GIVEN_UP, KEPT
 from tests.report.conftest import REWIND
@@ -25,7 +24,7 @@ def labels(figure: Figure, number: int = 0) -> list[str]:
 
 def test_the_loss_has_its_band_its_validation_and_its_gaps() -> None:
     holed = Column(ATTEMPTS, [math.inf if at == 5 else 3.0 for at in ATTEMPTS])
-    figure, band = Figure(), Band(ATTEMPTS, [3.0] * 14, [3.5] * 14)
+    figure, band = Figure(), (Column(ATTEMPTS, [3.0] * 14), Column(ATTEMPTS, [3.5] * 14))
     figures.loss(figure, holed, band, Column([7, 14], [3.1, 2.9]), ENTRIES, last=16)
     assert labels(figure) == [
         "the detector's band", "held out", "kept", "given up by a rewind", "not finite"

@@ -15,13 +15,11 @@ from mulligan.data.shards import Shards
 from mulligan.files import atomic_write, read_json
 from mulligan.model.config import ModelConfig
 from mulligan.report import figures
-from mulligan.report.band import Band, band_of
 from mulligan.report.next_token import NextToken, held_out_beginnings, next_tokens, prompt_context
 from mulligan.report.page import Compared, page, rows_of_numbers
 from mulligan.report.rendering import Picture, render
 from mulligan.report.run_files import Planned, RunFiles, read_run
 from mulligan.report.sample_order import Source, first_samples, sources_of
-from mulligan.stability.detector import Detector
 from mulligan.training.arithmetic import num_steps_of
 from mulligan.training.checkpoints import on_lineage
 
@@ -55,8 +53,7 @@ def report(config: DictConfig) -> None:
     run, other = report.run, report.compare
     files = files_of(run)
     other_files = None if other is None else files_of(other)
-    band, band_note = band_and_note(run, files)
-    pictures = [*pictures_of(files, band), *pictures_of_both(files, other_files)]
+    pictures = [*pictures_of(files), *pictures_of_both(files, other_files)]
     sources, without_sources = sources_or_reason(run)
     explorer, without_explorer = explorer_or_reason(run, report.prompts)
     compared = None
@@ -67,7 +64,7 @@ def report(config: DictConfig) -> None:
         files,
         pictures,
         config=(run.folder / "config.yaml").read_text(),
-        band_note=band_note,
+        band_note=band_note_of(files),
         sources=sources,
         without_sources=without_sources,
         explorer=explorer,
@@ -101,27 +98,19 @@ def files_of(run: SavedRun) -> RunFiles:
     return read_run(run.folder, planned, run.ledger, newest_checkpoint=kept[-1].step if kept else 0)
 
 
-def band_and_note(run: SavedRun, files: RunFiles) -> tuple[Band | None, str]:
-    """The band that the run's losses were judged by, and a sentence about it."""
-    losses = files.metrics.get("cross_entropy")
-    if losses is None:
-        return None, ""
-    detector = build(run.recorded["stability"]["detector"]) if run.recorded["stability"] else None
-    if not isinstance(detector, Detector):
-        return None, "No detector watched this run (stability=none), so there is no band."
-    band = band_of(detector, losses, files.ledger)
-    if band is None:
-        return None, (
-            "The detector judged every step, and the log holds means over several: its band is drawn where "
-            "log_every_n_steps=1."
-        )
-    return band, "The band reaches from the detector's centre to the limit above which a loss counts as risen."
+def band_note_of(files: RunFiles) -> str:
+    if "cross_entropy" not in files.metrics:
+        return ""
+    if "loss_limit" not in files.metrics:
+        return "No detector had judged this run when it was logged, so there is no band."
+    return "The band reaches from the detector's centre to the limit above which a loss counts as risen."
 
 
-def pictures_of(run: RunFiles, band: Band | None) -> Iterator[Picture]:
+def pictures_of(run: RunFiles) -> Iterator[Picture]:
     metrics, entries, last = run.metrics, run.ledger.entries, run.num_attempts
     if "cross_entropy" in metrics:
         losses, validation = metrics["cross_entropy"], metrics.get("val_cross_entropy")
+        band = (metrics["loss_centre"], metrics["loss_limit"]) if "loss_limit" in metrics else None
         loss = partial(figures.loss, losses=losses, band=band, validation=validation, entries=entries, last=last)
         yield render("loss", *WIDE, loss)
         yield render("terms", *SMALL, partial(figures.terms, columns=metrics, last=last))

@@ -10,7 +10,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mulligan.data.sequencer import Indices
-from mulligan.report.band import Band
 from mulligan.report.curve import Curve
 from mulligan.report.metrics import Column
 from mulligan.report.palette import BAND, GIVEN_UP, INK, KEPT, WITHHELD
@@ -22,13 +21,18 @@ THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def loss(
-    figure: Figure, losses: Column, band: Band | None, validation: Column | None, entries: Entries, last: int
+    figure: Figure,
+    losses: Column,
+    band: tuple[Column, Column] | None,
+    validation: Column | None,
+    entries: Entries,
+    last: int,
 ) -> None:
+    """``band`` are the detector's centre and limit."""
     axes = figure.subplots()
     if band is not None:
-        axes.fill_between(
-            band.attempts, band.centres, band.limits, color=BAND, alpha=0.6, linewidth=0, label="the detector's band"
-        )
+        (attempts, centres), (_, limits) = band
+        axes.fill_between(attempts, centres, limits, color=BAND, alpha=0.6, linewidth=0, label="the detector's band")
     if validation is not None:
         axes.plot(*validation, "o-", color=INK, markerfacecolor="white", markersize=4, linewidth=0.7, label="held out")
     draw_curve(axes, Curve(losses.attempts, losses.values, None), entries)

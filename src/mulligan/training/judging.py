@@ -22,11 +22,12 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """``recent`` is the curve of the last steps: step, loss and norm of each."""
+    """``recent`` is the curve of the last steps, step, loss and norm of each; ``latest`` what was made of the last."""
 
     def __init__(self, *, detector: Detector, policy: Policy, ledger: Ledger, regime: str) -> None:
         self.detector, self.policy, self.ledger, self.regime = detector, policy, ledger, regime
         self.recent: deque[list[float]] = deque(maxlen=RECORDED_STEPS)
+        self.latest: Judgement | None = None
         self._pending: StepValues | None = None
 
     def due(self, values: StepValues, *, is_last: bool) -> list[StepValues]:
@@ -43,6 +44,7 @@ class Judge:
         self.recent.append([values.step, loss, norm])
         # An overflow of float16 says nothing of the gradient.
         judgement = self.detector.observe(values.step, loss, None if left_out == OVERFLOWED else norm)
+        self.latest = judgement
         if left_out != WITHHELD:
             return Verdict(judgement, norm, is_withheld=False, is_spike=judgement.triggered is not None)
         if self.policy.tolerates(values.step, self.ledger.withheld_steps):
@@ -56,6 +58,7 @@ class Judge:
         return {"detector": self.detector.state_dict(), "pending": self._pending, "recent": list(self.recent)}
 
     def load_host_state(self, state: dict[str, Any]) -> None:
+        self.latest = None
         self.detector.load_state_dict(state["detector"])
         self._pending = state["pending"]
         self.recent.clear()

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -16,10 +17,19 @@ NATS_PER_BIT = math.log(2.0)
 class LogMetrics(Callback):
     """Loss terms are means in nats over the counted tokens since the last call; a count is taken once, here."""
 
-    def __init__(self, *, every_n_steps: int, tokens_per_step: int, flops_per_token: int) -> None:
+    def __init__(
+        self,
+        *,
+        every_n_steps: int,
+        tokens_per_step: int,
+        flops_per_token: int,
+        more: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        """``more`` are numbers of somebody else's, asked for when the others are logged."""
         if every_n_steps < 1:
             raise ValueError(f"log_every_n_steps={every_n_steps} must be at least 1")
         self.every_n_steps, self.tokens_per_step, self.flops_per_token = every_n_steps, tokens_per_step, flops_per_token
+        self.more = more
         self.latest: dict[str, float] = {}
         self.latest_validation: dict[str, float] = {}
         self.tokens_trained = 0
@@ -37,7 +47,7 @@ class LogMetrics(Callback):
             return
         if step == self._since[1] or (step % self.every_n_steps and step != trainer.max_steps):
             return
-        self.latest = self._loss_metrics(pl_module) | self._speed_metrics(trainer, pl_module, step)
+        self.latest = self._loss_metrics(pl_module) | self._speed_metrics(trainer, pl_module, step) | self.more()
         self.log_numbers(trainer, pl_module, self.latest)
         self._restart_clock(trainer)
 
