@@ -145,7 +145,6 @@ MISTAKES = {
     "evaluate run=nowhere suite=[exposure_bias] suite.exposure_bias.num_prefixes=1": "num_prefixes=1 must be at least",
     "evaluate run=nowhere suite=[held_out] suite.held_out.strid=3": "suite.held_out.strid: there is no such key",
     "evaluate run=nowhere suite=[held_out] suite.held_out.max_bytes=0": "max_bytes=0 must be at least 1",
-    "evaluate run=nowhere suite=[lm_eval] suite.lm_eval.tasks=[]": "tasks=[] names no task of lm-eval",
     "evaluate run=nowhere output=healed": "output=healed is a folder: give the name of a file",
     "train evaluate_every_n_steps=0": "evaluate_every_n_steps=0 must be at least 1, or null for never",
     "train sample_tokens=0": "sample_tokens=0 must be at least 1; sample_prompts=[] leaves samples out",

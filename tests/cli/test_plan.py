@@ -109,6 +109,7 @@ def told_of_process(mulligan: Cli, folder: Path, *overrides: str) -> float:
 
 
 @needs_proc
+@pytest.mark.slow
 def test_memory_is_that_of_a_short_run(tiny: tuple[str, ...], mulligan: Cli, tmp_path: Path) -> None:
     keys = (
         *tiny,

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: `make test-slow` brings it")
+
+import datasets
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
@@ -18,6 +21,8 @@ from mulligan.evaluation.suites import Subject
 from mulligan.export.hugging_face import write_folder
 from mulligan.safetensors_file import LazyTensors
 from tests.evaluation.conftest import make_model
+
+pytestmark = pytest.mark.slow
 
 LONG = "the cat sat on the mat while a dog ran far; " * 9
 PAIRS = [
@@ -137,7 +142,6 @@ def test_tasks_of_ones_own(subject: Subject, tasks: Path) -> None:
     assert scores["choose acc"].standard_error == pytest.approx((0.75 * 0.25 / 3) ** 0.5)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the library's own
 def test_the_exported_model_has_the_same_scores(subject: Subject, tasks: Path, tmp_path: Path) -> None:
     """By lm-eval's own model for what transformers loads. That may draw tokens which the tokenizer does not have, and
@@ -187,7 +191,6 @@ def test_wrong_options_are_named(options: dict[str, Any], reason: str) -> None:
         LmEvalSuite(**options)
 
 
-@pytest.mark.slow
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lm-eval has no task 'lambda_openai'"):
         LmEvalSuite(tasks=["lambda_openai"], include_path=str(tmp_path))

@@ -99,7 +99,8 @@ def test_a_fork_begins_from_another_run(make_run: MakeRun) -> None:
     assert (begun.branch_point.run, begun.branch_point.value) == ("first", 7)
 
 
-@pytest.mark.parametrize("trainer", ["cpu", pytest.param("cpu_ddp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_ddp"])
 def test_a_service_that_refuses_leaves_the_run_alone(
     mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: str
 ) -> None:

@@ -102,7 +102,7 @@ def _draw(folder: Path) -> None:
     picture = folder / "curve.png"
     try:
         draw_run(folder, picture)
-        print(f"{picture} shows the loss, and what was given up", flush=True)
+        print(f"{picture} shows the loss; `mulligan report run={folder}` makes a page of the run", flush=True)
     except ValueError as error:  # a line that a kill cut off, say
         print(f"{picture} is not drawn: {error}", flush=True)
 
