@@ -1,6 +1,5 @@
 """From the command line to objects: Hydra composes, signatures check, a mistake becomes one line and exit code 2."""
 
-import difflib
 import errno
 import inspect
 import logging
@@ -8,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
-import mulligan
+from mulligan.cli.choices import CONF, known_keys, no_such_choice, suggestion
 from mulligan.cli.help_text import print_help
 from mulligan.cli.initial_model import initial_model
 from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
@@ -31,8 +30,6 @@ USER_ERROR = 2
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
-_PACKAGE = Path(mulligan.__file__).parent
-CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
 EXTRAS = {"lm_eval": "lm_eval"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
@@ -148,7 +145,7 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
     accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     for key, value in given.items():
         if key not in signature.parameters and not accepts_any:
-            yield f"{prefix}{key}={value!r}: there is no such key{_suggestion(key, signature.parameters)}"
+            yield f"{prefix}{key}={value!r}: there is no such key{suggestion(key, signature.parameters)}"
         elif key in hints and not _holds_target(value):
             yield from _type_problems(f"{prefix}{key}", value, hints[key])
     if not node.get("_partial_"):
@@ -193,11 +190,6 @@ def _holds_target(value: Any) -> bool:
     return isinstance(value, list) and any(_holds_target(item) for item in value)
 
 
-def _suggestion(key: str, known: Any) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def _one_line(error: BaseException, verb: str) -> str:
     """The message of what the user did wrong, without the layers that passed it on."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -215,7 +207,7 @@ def _one_line(error: BaseException, verb: str) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {str(error).splitlines()[0]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _no_such_choice(error.missing_cfg_file, error.options or [])
+        return no_such_choice(error.missing_cfg_file, error.options or [])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, InterpolationResolutionError) and lines[0].startswith(_OF_RESOLVER):
         return lines[0].removeprefix(_OF_RESOLVER)
@@ -223,39 +215,7 @@ def _one_line(error: BaseException, verb: str) -> str:
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
         key = unknown.group(1)
-        if key in _known_keys(verb):
+        if key in known_keys(verb):
             return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
-        return f"{key}: there is no such key{_suggestion(key, _known_keys(verb))} (`mulligan {verb} --help` shows them)"
+        return f"{key}: there is no such key{suggestion(key, known_keys(verb))} (`mulligan {verb} --help` shows them)"
     return message
-
-
-def _no_such_choice(missing: str, options: Sequence[str]) -> str:
-    group, _, choice = missing.rpartition("/")
-    options = options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))  # of a list Hydra names none
-    known = [option for option in options if option != "base"]  # what the others are built on
-    more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
-    return f"{group}={choice} is not one of {', '.join(known)}{_suggestion(choice, known)}{more}"
-
-
-def _known_keys(verb: str) -> set[str]:
-    """Every dotted key that the verb's file sets, those it builds on, and any file of the groups it chooses from."""
-    content = OmegaConf.load(CONF / f"{verb}.yaml")
-    assert isinstance(content, DictConfig)
-    keys = set(_dotted(content))
-    for default in content["defaults"]:
-        if isinstance(default, DictConfig):
-            group = str(next(iter(default))).split()[-1]  # behind "override" or "optional"
-            for file in (CONF / group).glob("*.yaml"):
-                keys |= {f"{group}.{key}" for key in _dotted(OmegaConf.load(file))}
-        elif default != "_self_":
-            keys |= _known_keys(default)
-    return keys
-
-
-def _dotted(node: Any) -> Iterator[str]:
-    if isinstance(node, DictConfig):
-        for key in node:
-            yield str(key)
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_interpolation() and not child._is_missing():
-                yield from (f"{key!s}.{below}" for below in _dotted(child))

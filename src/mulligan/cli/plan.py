@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mulligan.cli.compose import build, check, plain, run_verb
-from mulligan.cli.plan_numbers import RunPlan, budget_numbers
+from mulligan.cli.plan_numbers import RunPlan
 from mulligan.cli.plan_view import show
+from mulligan.cli.plan_worth import budget_numbers
 from mulligan.files import write_json
 from mulligan.model.config import ModelConfig
 from mulligan.planning.accelerators import ACCELERATORS

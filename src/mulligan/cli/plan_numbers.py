@@ -1,10 +1,11 @@
-"""The numbers of a plan, as they are written to JSON and shown: of a run, or of a budget."""
+"""The numbers of a planned run, as they are written to JSON and shown."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mulligan.cli.plan_worth import worth_of
 from mulligan.model.config import ModelConfig
 from mulligan.planning.memory import (
     LIBRARIES_AT_WORK_BYTES,
@@ -14,15 +15,7 @@ from mulligan.planning.memory import (
     state_bytes,
 )
 from mulligan.planning.pace import Pace
-from mulligan.planning.scaling_laws import (
-    BESIROGLU,
-    HOFFMANN,
-    KAPLAN_SOURCE,
-    Budget,
-    is_extrapolated,
-    kaplan_loss,
-    smaller_models,
-)
+from mulligan.planning.scaling_laws import Budget
 from mulligan.training.arithmetic import (
     accumulation_of,
     check_length,
@@ -140,7 +133,7 @@ class RunPlan:
                 "precision": self.layout.precision,
                 "activation_checkpointing": self.layout.activation_checkpointing,
             },
-            **_worth(self.budget, flops, without_embeddings=parts["blocks"] + parts["last norm"]),
+            **worth_of(self.budget, flops, without_embeddings=parts["blocks"] + parts["last norm"]),
             "memory": self._memory(device_bytes),
             "storage": self._storage(),
         }
@@ -226,43 +219,7 @@ class RunPlan:
         return None
 
 
-def budget_numbers(budget: Budget, pace: Pace | None) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "budget": {**budget._asdict(), "tokens_per_parameter": budget.tokens / budget.params, "flops": budget.flops},
-        **_worth(budget, budget.flops, without_embeddings=budget.params),
-    }
-    return told if pace is None else told | {"time": pace.numbers(budget.flops)}
-
-
 def resident_bytes() -> float | None:
     """Memory that this process holds, which has imported what training imports; None where /proc does not tell."""
     told = Path("/proc/self/statm")
     return float(told.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if told.is_file() else None
-
-
-def _worth(budget: Budget, flops: float, *, without_embeddings: float) -> dict[str, Any]:
-    """The optimum for ``flops``, and what the laws expect of ``budget``."""
-    loss = BESIROGLU.loss(budget)
-    optima = {law.source: law.best_for_flops(flops) for law in (BESIROGLU, HOFFMANN)}
-    least = BESIROGLU.best_for_loss(loss)
-    return {
-        "optima": {
-            source: {**best._asdict(), "tokens_per_parameter": best.tokens / best.params, "loss": BESIROGLU.loss(best)}
-            for source, best in optima.items()
-        },
-        "losses": {
-            BESIROGLU.source: loss,
-            HOFFMANN.source: HOFFMANN.loss(budget),
-            KAPLAN_SOURCE: kaplan_loss(Budget(without_embeddings, budget.tokens)),
-        },
-        "extrapolated": is_extrapolated(budget),
-        "same_loss": {
-            "loss": loss,
-            "best": {**least._asdict(), "flops": least.flops},
-            "own_training_ratio": flops / least.flops,
-            "smaller": [
-                {**one.budget._asdict(), **{key: value for key, value in one._asdict().items() if key != "budget"}}
-                for one in smaller_models(loss)
-            ],
-        },
-    }

@@ -1,5 +1,6 @@
 """What the guard makes of each step, one step late, and all that it remembers for it."""
 
+import math
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -52,6 +53,13 @@ class Judge:
         onset = values.step if judgement.onset is None else judgement.onset  # the run stands still
         judgement = judgement._replace(onset=onset, triggered=judgement.triggered or "gradient")
         return Verdict(judgement, norm, is_withheld=True, is_spike=True)
+
+    @property
+    def band(self) -> dict[str, float]:
+        """What the loss was held against last, for the log; nothing before there is a window."""
+        if self.latest is None or not math.isfinite(self.latest.limit):
+            return {}
+        return {"loss_centre": self.latest.centre, "loss_limit": self.latest.limit}
 
     def host_state(self) -> dict[str, Any]:
         """Kept with a snapshot: it waits for nothing."""

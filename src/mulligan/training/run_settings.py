@@ -114,7 +114,7 @@ class RunSettings:
             every_n_steps=log_every_n_steps,
             tokens_per_step=self.tokens_per_step,
             flops_per_token=model.flops_per_token(sequence_length),
-            more=dict if stability is None else lambda: stability.band,
+            more=dict if stability is None else lambda: stability.judge.band,
         )
         evaluations: list[Callback] = []
         if evaluate_every_n_steps is not None:

@@ -121,14 +121,6 @@ class Guard(Callback):
                 return
         self.points.take(trainer, pl_module, self.judge.host_state)
 
-    @property
-    def band(self) -> dict[str, float]:
-        """What the loss was held against last, for the log; nothing before there is a window."""
-        latest = self.judge.latest
-        if latest is None or not math.isfinite(latest.limit):
-            return {}
-        return {"loss_centre": latest.centre, "loss_limit": latest.limit}
-
     def state_dict(self) -> dict[str, Any]:
         return self.judge.state_dict()
 
