@@ -48,8 +48,10 @@ def test_suites_in_one_table_and_one_file(
 
 
 def test_a_mistake_met_at_work_names_the_suite(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("suite=[exposure_bias]", "suite.exposure_bias.num_prefixes=8") == 2
-    assert "mulligan evaluate: suite.exposure_bias: prefix_tokens=64, rollout_tokens=64" in capsys.readouterr().err
+    assert evaluate("suite=[exposure_bias,held_out]", "suite.exposure_bias.num_prefixes=8") == 2
+    printed = capsys.readouterr()
+    assert "mulligan evaluate: suite.exposure_bias: prefix_tokens=64, rollout_tokens=64" in printed.err
+    assert "bits_per_byte" in printed.out, "the other suite's numbers are lost"
 
 
 def test_a_library_that_is_not_installed_is_named_with_what_brings_it(

@@ -30,7 +30,7 @@ def test_a_run_goes_out_and_comes_back(
     assert back.encode("x = 1\t\u2581").tolist() == out.encode("x = 1\t\u2581").tolist()
     told = read_json(Path("back/imported.json"))
     assert (told["source"], told["architecture"]) == ("out", "Qwen3ForCausalLM")
-    read = ("config.json", "model.safetensors", "tokenizer.json")
+    read = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     assert told["sha256"] == {name: sha256_file(Path("out") / name) for name in read}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "out"], "temporary files are left"
     said = capsys.readouterr().out

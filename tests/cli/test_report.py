@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.cli.main import main
 from mulligan.cli.record import write_record
-from mulligan.cli.report import explorer_or_reason, sources_or_reason
+from mulligan.cli.report import caution_of, explorer_or_reason, sources_or_reason
 from mulligan.cli.saved_run import SavedRun
 from mulligan.evaluation.sampler import Sampler
 from mulligan.report.metrics import read_metrics
@@ -210,3 +210,12 @@ def test_another_prompt_is_chosen(opened: webdriver.Chrome) -> None:
     opened.execute_script("document.querySelectorAll('.prompts button')[1].click()")
     assert bars(opened) != first
     assert "def f(x):" in opened.find_element(By.CLASS_NAME, "context").text
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("tokenizer.vocab_size", "both curves do not"), ("data.validation_fraction", "different text"), ("max_steps", "")],
+)
+def test_what_does_not_compare_is_said(key: str, said: str) -> None:
+    assert said in caution_of([(key, 1, 2)])
+    assert bool(caution_of([(key, 1, 2)])) == bool(said)

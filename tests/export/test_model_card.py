@@ -48,7 +48,7 @@ def test_numbers_training_and_interventions_are_told() -> None:
         "| rewind | loss | 250 | 252 | 230 | 3680 to 4319 | 8.78 | 3.94 | 22.6 |",
     ):  # fmt: skip
         assert line in told, line
-    assert "1 time(s) the run went back, and 640 samples were left out" in told
+    assert "1 time(s) the run went back to before a spike, and 640 samples" in told
     assert "/home/me" not in told, "paths are nobody's business"
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.output import output_path
 from mulligan.cli.record import read_record
 from mulligan.files import write_json
 from mulligan.report.backtest import Score, Span, find_spikes, given_spikes, in_steps, judge, recorded_spikes
@@ -40,9 +41,7 @@ class Backtest:
         norm_column: str | None,
         output: str | None,
     ) -> None:
-        if output is not None and Path(output).is_dir():
-            raise ValueError(f"output={output} is a folder: give the name of a file")
-        self.path, self.output = Path(curve), None if output is None else Path(output)
+        self.path, self.output = Path(curve), output_path(output)
         self.curve: Curve = read_curve(
             self.path, step_column=step_column, loss_column=loss_column, norm_column=norm_column
         )

@@ -34,6 +34,7 @@ def known_keys(verb: str) -> set[str]:
     for default in content["defaults"]:
         if isinstance(default, DictConfig):
             group = str(next(iter(default))).split()[-1]  # behind "override" or "optional"
+            keys.add(group)
             for file in (CONF / group).glob("*.yaml"):
                 keys |= {f"{group}.{key}" for key in _dotted(OmegaConf.load(file))}
         elif default != "_self_":

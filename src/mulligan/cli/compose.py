@@ -31,6 +31,8 @@ MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFail
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
+_PLACE = re.compile(r"^full_key: (\S+)$", re.MULTILINE)  # of a node, in Hydra's words
+_OWN_KEY = re.compile(r"\w+=")  # a constructor knows its own keys, not where it stands
 EXTRAS = {"lm_eval": "lm_eval"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
@@ -192,7 +194,10 @@ def _holds_target(value: Any) -> bool:
 
 def _one_line(error: BaseException, verb: str) -> str:
     """The message of what the user did wrong, without the layers that passed it on."""
+    place = ""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        if found := _PLACE.search(str(error)):
+            place = f"{found.group(1)}."
         error = error.__cause__
     if reason := loss_of_ranks(error):
         return (
@@ -212,6 +217,8 @@ def _one_line(error: BaseException, verb: str) -> str:
     if isinstance(error, InterpolationResolutionError) and lines[0].startswith(_OF_RESOLVER):
         return lines[0].removeprefix(_OF_RESOLVER)
     message = " ".join(lines) or type(error).__name__
+    if isinstance(error, ValueError) and _OWN_KEY.match(message):
+        message = place + message
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
         key = unknown.group(1)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
+from mulligan.cli.output import output_path
 from mulligan.cli.record import write_record
 from mulligan.cli.train import quiet_lightning
 from mulligan.distributed import is_launched_rank_zero
@@ -34,8 +35,6 @@ class Drill:
     def __init__(
         self, *, faults: dict[str, Fault], only: list[str] | None, output: str | None, **training: Any
     ) -> None:
-        if output is not None and Path(output).is_dir():
-            raise ValueError(f"output={output} is a folder: give the name of a file")
         for name, fault in faults.items():
             if not isinstance(fault, Fault) or name == CLEAN:
                 raise ValueError(
@@ -45,7 +44,7 @@ class Drill:
             if name not in faults:
                 raise ValueError(f"only: there is no fault {name!r}; choose from {', '.join(faults)}")
         self.faults = {name: fault for name, fault in faults.items() if only is None or name in only}
-        self.output = None if output is None else Path(output)
+        self.output = output_path(output)
         self.validates_every_n_steps: int = training["validate_every_n_steps"]
 
     def check(self, run: TrainingRun) -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.console import Reporter
 from mulligan.cli.inspection_view import make_console
+from mulligan.cli.output import output_path
 from mulligan.cli.saved_model import open_model
 from mulligan.evaluation.suites import Score, Subject, Suite
 from mulligan.files import write_json
@@ -20,10 +21,8 @@ class Evaluation:
     def __init__(self, *, run: str, suite: dict[str, Suite], batch_size: int, output: str | None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if output is not None and Path(output).is_dir():
-            raise ValueError(f"output={output} is a folder: give the name of a file")
+        self.output = output_path(output)
         self.run, self.suites, self.batch_size = open_model(Path(run)), suite, batch_size
-        self.output = None if output is None else Path(output)
 
     def subject(self) -> Subject:
         return Subject(
@@ -45,24 +44,22 @@ def evaluate(config: DictConfig) -> None:
     evaluation: Evaluation = build(plain(config))
     subject = evaluation.subject()
     scores: dict[str, dict[str, Score]] = {}
+    mistakes: list[ValueError] = []
     with Reporter(speaks=sys.stdout.isatty()) as report:
         for done, (name, suite) in enumerate(evaluation.suites.items()):
             report("evaluating", done, len(evaluation.suites))
-            scores[name] = _named(name, suite, subject)
-        report("evaluating", len(scores), len(scores))
+            try:
+                scores[name] = suite(subject)
+            except ValueError as error:  # the others are worth as much without it
+                mistakes.append(ValueError(f"suite.{name}: {error}"))
+        report("evaluating", len(evaluation.suites), len(evaluation.suites))
     run, step = evaluation.run, evaluation.run.step
     make_console().print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
     if evaluation.output is not None:
         suites = {name: {key: score._asdict() for key, score in found.items()} for name, found in scores.items()}
         write_json(evaluation.output, {"run": str(run.folder), "step": step, "suites": suites})
-
-
-def _named(name: str, suite: Suite, subject: Subject) -> dict[str, Score]:
-    """A mistake that shows when the suite is at work is named by its keys' parent."""
-    try:
-        return suite(subject)
-    except ValueError as error:
-        raise ValueError(f"suite.{name}: {error}") from error
+    if mistakes:
+        raise mistakes[0]
 
 
 def _table(title: str, scores: dict[str, dict[str, Score]]) -> Table:

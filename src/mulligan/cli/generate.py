@@ -1,4 +1,4 @@
-"""``mulligan generate run=runs/NAME prompt='def '``: text, as it is made."""
+"""``mulligan generate run=runs/NAME "prompt='def '"``: text, as it is made."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from mulligan.cli.compose import build, plain, run_verb
 from mulligan.cli.generation_view import show_completion, show_explanations
 from mulligan.cli.inspection_view import make_console
+from mulligan.cli.output import output_path
 from mulligan.cli.saved_model import open_model
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.explanation import Explanation, explain
@@ -41,12 +42,12 @@ class Generation:
                 raise ValueError(f"{key}={number} must be at least 1")
         if "" in stop:
             raise ValueError(f"stop={stop} holds an empty string, with which every text begins: leave it out")
-        if output is not None and (not output.endswith(".jsonl") or Path(output).is_dir()):
+        if output is not None and not output.endswith(".jsonl"):
             raise ValueError(f"output={output} must name a .jsonl file")
+        self.output = output_path(output)
         self.prompts = _prompts(prompt, prompts, prompts_file)
         self.run, self.max_new_tokens, self.stop, self.sampler = open_model(Path(run)), max_new_tokens, stop, sampler
         self.batch_size, self.explain = batch_size, explain
-        self.output = None if output is None else Path(output)
 
     def completions(self, model: Transformer, tokenizer: Tokenizer) -> list[Completion]:
         return [
@@ -67,6 +68,8 @@ def _prompts(prompt: str | None, prompts: list[str] | None, prompts_file: str | 
     if len(given) > 1:
         raise ValueError(f"{given[0]} and {given[1]} both name prompts: give one of them")
     if prompts_file is not None:
+        if not Path(prompts_file).is_file():
+            raise ValueError(f"prompts_file={prompts_file} is not a file")
         lines = Path(prompts_file).read_text(errors="replace").splitlines()
         prompts = [line for line in lines if line.strip()]
         if not prompts:

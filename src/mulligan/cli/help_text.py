@@ -43,10 +43,12 @@ def _lists(file: Path) -> list[str]:
 
 
 def _annotated(yaml: str, comments: dict[str, str]) -> Iterator[str]:
+    above = ""
     for path, line in _keys(yaml):
         if not path.endswith("_"):  # _target_ and _partial_ are the files' to set
-            comment = comments.get(path, "")
-            yield f"{line:<{COMMENT_COLUMN}}{comment}".rstrip()
+            comment = "" if path == above else comments.get(path, "")  # an item of a list has that of the list
+            yield f"{line:<{COMMENT_COLUMN - 1}} {comment}".rstrip()
+        above = path
 
 
 def _comments(file: Path, conf: Path, prefix: str) -> Iterator[tuple[str, str]]:

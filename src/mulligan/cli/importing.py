@@ -33,6 +33,8 @@ class Import:
             raise ValueError(f"to={to} is there already; choose another name")
 
     def read(self) -> Imported:
+        if self.source.is_dir() and not (self.source / "config.json").is_file():
+            raise ValueError(f"from={self.source} has no config.json: give the folder of a model of transformers'")
         if self.source.is_dir():
             return read_folder(self.source)
         if self.source.suffix == ".gguf":

@@ -20,6 +20,7 @@ from mulligan.cli.inspection_view import (
     show_offenders,
 )
 from mulligan.cli.marked_text import pieces
+from mulligan.cli.output import output_path
 from mulligan.cli.saved_run import SavedRun
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.offenders import Offender, offenders
@@ -56,8 +57,6 @@ class Inspection:
             raise ValueError(f"test={test} needs intervention=NUMBER, that of a rewind or a halt")
         if test is not None and self.run.recorded["stability"] is None:
             raise ValueError(f"test={test} needs a detector, and run={run} went on with stability=none")
-        if output is not None and Path(output).is_dir():
-            raise ValueError(f"output={output} is a folder; name a file in it, such as {output}/inspection.json")
         self.intervention, self.test, self.top, self.characters, self.max_steps = (
             intervention,
             test,
@@ -65,7 +64,7 @@ class Inspection:
             characters,
             max_steps,
         )
-        self.output = None if output is None else Path(output)
+        self.output = output_path(output)
 
 
 def suspects(entry: dict[str, Any]) -> range:

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mulligan.cli.compose import build, check, plain, run_verb
+from mulligan.cli.output import output_path
 from mulligan.cli.plan_numbers import RunPlan
 from mulligan.cli.plan_view import show
 from mulligan.cli.plan_worth import budget_numbers
@@ -51,8 +51,6 @@ class Plan:
         trainer: Callable[..., Any],
         **training: Any,
     ) -> None:
-        if output is not None and Path(output).is_dir():
-            raise ValueError(f"output={output} is a folder: give the name of a file")
         if hardware not in (None, CPU, *ACCELERATORS):
             raise ValueError(f"hardware={hardware!r} is not one of {', '.join((*sorted(ACCELERATORS), CPU))}")
         if not 0.0 < mfu <= 1.0:
@@ -76,7 +74,7 @@ class Plan:
             peak = cpu_flops if self.hardware == CPU else ACCELERATORS[self.hardware].peak_flops
             self.pace = Pace(self.num_devices, peak, mfu, price_per_hour)
         self.device_bytes = ACCELERATORS[self.hardware].memory_bytes if self.hardware in ACCELERATORS else None
-        self.output = None if output is None else Path(output)
+        self.output = output_path(output)
         self.run: RunPlan | None = None
         if not self.given:
             self.run = RunPlan(
@@ -112,7 +110,7 @@ def _count(key: str, value: Any) -> int:
 
 def _with_one_length(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Without the length that conf/train.yaml sets where another is asked for."""
-    asked = {key for key in LENGTHS if any(word.startswith(f"{key}=") for word in overrides)}
+    asked = {key for key in LENGTHS if any(word.lstrip("+").startswith(f"{key}=") for word in overrides)}
     return {key: None if asked and key in LENGTHS - asked else node for key, node in content.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.output import output_path
 from mulligan.cli.record import different_keys
 from mulligan.cli.saved_run import SavedRun
 from mulligan.data.join import verify
@@ -32,12 +33,10 @@ class Report:
     """The schema of conf/report.yaml."""
 
     def __init__(self, *, run: str, compare: str | None, to: str | None, prompts: list[str] | None) -> None:
-        self.page = Path(run) / "report.html" if to is None else Path(to)
+        self.page = output_path(to, key="to") or Path(run) / "report.html"
         if self.page.suffix != ".html":
             raise ValueError(f"to={to} must name a .html file")
         self.run = SavedRun(Path(run))
-        if not self.page.parent.is_dir():
-            raise ValueError(f"to={to}: there is no folder {self.page.parent}; make it first")
         if compare is not None and not (Path(compare) / "config.yaml").is_file():
             raise ValueError(f"compare={compare}: no run is there (no config.yaml); give a folder such as runs/default")
         self.compare = None if compare is None else SavedRun(Path(compare))
@@ -59,7 +58,7 @@ def report(config: DictConfig) -> None:
     compared = None
     if other is not None and other_files is not None:
         differences = different_keys(run.recorded, other.recorded, free=NAMES_AND_PLACES)
-        compared = Compared(other_files.name, rows_of_numbers(files, other_files), differences)
+        compared = Compared(other_files.name, rows_of_numbers(files, other_files), differences, caution_of(differences))
     html = page(
         files,
         pictures,
@@ -81,6 +80,16 @@ def report(config: DictConfig) -> None:
     print(f"{report.page} ({len(html) / 2**20:.2f} MiB) shows {run.folder}{beside}")
     if not explorer:
         print(f"without next tokens: {without_explorer}")
+
+
+def caution_of(differences: list[tuple[str, object, object]]) -> str:
+    """What of two runs cannot be compared, for what their configs say differently."""
+    changed = {key for key, _, _ in differences}
+    if any(key.startswith(("data.", "evaluate_bytes")) for key in changed):
+        return "The runs were judged on different text: none of their held-out numbers compare."
+    if any(key.startswith("tokenizer.") for key in changed):
+        return "The tokenizers differ: bits per byte compare; perplexity, nats a token and both curves do not."
+    return ""
 
 
 def files_of(run: SavedRun) -> RunFiles:
@@ -146,7 +155,11 @@ def explorer_or_reason(run: SavedRun, prompts: list[str] | None) -> tuple[list[N
     if prompts == []:
         return [], "prompts=[] asks for none."
     try:
-        tokenizer, model = run.tokenizer(), run.model()
+        tokenizer = run.tokenizer()
+        try:
+            model = run.model()
+        except RuntimeError as error:  # from load_state_dict
+            raise ValueError(f"{run.newest.path} has other weights than this version's model") from error
         texts = [run.recorded["sample_prompt"]] if prompts is None else prompts
         contexts = [prompt_context(tokenizer, text) for text in texts]
         if prompts is None:
@@ -157,8 +170,6 @@ def explorer_or_reason(run: SavedRun, prompts: list[str] | None) -> tuple[list[N
         return next_tokens(model, tokenizer, contexts), ""
     except (OSError, ValueError) as error:
         return [], f"The model could not be asked: {error}"
-    except RuntimeError:  # from load_state_dict
-        return [], f"The model could not be asked: {run.newest.path} has other weights than this version's model."
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from mulligan.data.tokens import Tokenizer
 from mulligan.model.folder import SHAPE, ModelFolder
 from mulligan.model.transformer import Transformer
 
+LONGEST_WINDOW = 2048  # attention over all that long-context models read takes minutes on a CPU
+
 
 class SavedModel:
-    """As much of a ``SavedRun`` as a model alone has. Its windows are as long as it can read."""
+    """As much of a ``SavedRun`` as a model alone has. It is judged by windows of 2,048 tokens at most."""
 
     autocast_dtype = None
     step = None
@@ -21,7 +23,7 @@ class SavedModel:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._content = folder, ModelFolder(folder)
-        self.sequence_length = self._content.config.max_length
+        self.sequence_length = min(LONGEST_WINDOW, self._content.config.max_length)
 
     def model(self) -> Transformer:
         """The model, on a GPU where there is one."""

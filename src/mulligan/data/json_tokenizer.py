@@ -88,8 +88,11 @@ class JsonTokenizer(Tokenizer):
 
 def with_frame(model: bytes, *, begin: str | None, end: str | None) -> bytes:
     """The tokenizer.json ``model`` with a post-processor that puts these special tokens around a text."""
-    content = json.loads(model)
-    ids = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
+    try:
+        content = json.loads(model)
+        ids = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"is not a whole tokenizer.json: {error}") from None
     marks = [mark for mark in (begin, end) if mark is not None]
     for mark in marks:
         if mark not in ids:

@@ -19,7 +19,12 @@ class LambadaSuite:
         self.passages = Passages(path=path, split="test", revision=revision, limit=limit)
 
     def __call__(self, subject: Subject) -> dict[str, Score]:
-        pairs = [last_word(subject.tokenizer, passage) for passage in self.passages.read()]
+        pairs = []
+        for number, passage in enumerate(self.passages.read(), 1):
+            try:
+                pairs.append(last_word(subject.tokenizer, passage))
+            except ValueError as error:
+                raise ValueError(f"{self.passages.path}, passage {number}: {error}") from None
         words = likelihoods(subject.model, pairs, batch_size=subject.batch_size, autocast_dtype=subject.autocast_dtype)
         return {
             "accuracy": mean_score([float(word.is_greedy) for word in words]),

@@ -25,7 +25,9 @@ class Sampler:
     ) -> None:
         """``min_p`` keeps the tokens at least so likely as this share of the likeliest."""
         if not 0.0 <= temperature < math.inf:
-            raise ValueError(f"temperature={temperature} must not be negative; 0 takes the likeliest token")
+            raise ValueError(
+                f"temperature={temperature} must be a number that is not negative; 0 takes the likeliest token"
+            )
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k} must be at least 1, or null for all tokens")
         for name, share in (("top_p", top_p), ("min_p", min_p)):

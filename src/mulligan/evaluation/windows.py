@@ -66,10 +66,10 @@ def _batches(texts: Iterable[Tokens], length: int, stride: int, batch_size: int)
         (tokens, start) for tokens in texts for start in range(0, max(1, len(tokens) - 1 - (length - stride)), stride)
     )
     while batch := list(islice(places, batch_size)):
-        inputs_BT = torch.zeros((len(batch), length), dtype=torch.int64)
+        windows = [torch.from_numpy(tokens[start : start + length + 1].astype("int64")) for tokens, start in batch]
+        inputs_BT = torch.zeros((len(batch), max(1, max(map(len, windows)) - 1)), dtype=torch.int64)
         targets_BT = torch.full_like(inputs_BT, IGNORE_INDEX)
-        for row, (tokens, start) in enumerate(batch):
-            window = torch.from_numpy(tokens[start : start + length + 1].astype("int64"))
+        for row, (window, (_, start)) in enumerate(zip(windows, batch, strict=True)):
             seen = 0 if start == 0 else length - stride
             inputs_BT[row, : len(window) - 1] = window[:-1]
             targets_BT[row, seen : len(window) - 1] = window[1 + seen :]

@@ -140,10 +140,13 @@ def _of_llama(content: Json, *, is_qwen: bool) -> ModelConfig:
     bias = content.get("attention_bias", False)
     if not is_qwen:
         _check("mlp_bias", content.get("mlp_bias", False), (bias,))
-    for kind in content.get("layer_types") or []:
+    layer_types = content.get("layer_types") or []
+    for kind in layer_types if isinstance(layer_types, list) else [layer_types]:
         _check("layer_types", kind, ("full_attention",))
-    rotary = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    _check("rope_scaling", rotary.get("rope_type", rotary.get("type", "default")), ("default",))
+    rotary = _object(content, "rope_parameters")
+    # Where both stand there, transformers follows the older key.
+    for key, scaling in (("rope_parameters", rotary), ("rope_scaling", _object(content, "rope_scaling"))):
+        _check(key, scaling.get("rope_type", scaling.get("type", "default")), ("default",))
     for place in (rotary, content):
         _check("partial_rotary_factor", place.get("partial_rotary_factor", 1.0), (1.0, None))
     return ModelConfig(
@@ -165,6 +168,13 @@ def _of_llama(content: Json, *, is_qwen: bool) -> ModelConfig:
 def _check(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{key}={value!r}: the decoder here computes {' or '.join(map(repr, allowed))} only")
+
+
+def _object(content: Json, key: str) -> Json:
+    value = content.get(key) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{key}={value!r} must be an object")
+    return value
 
 
 def _whole(content: Json, key: str, silent: int | None = None) -> int:

@@ -41,6 +41,8 @@ def read_gguf(path: Path) -> Imported:
             JsonTokenizer(content)  # refuses what does not give text back
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
+    except KeyError as error:
+        raise ValueError(f"{path} does not say {error.args[0]}") from None
     tokenizer = None if content is None else (JsonTokenizer.file_name, content)
     return Imported(config, weights, tokenizer, fields["general.architecture"])
 
@@ -52,7 +54,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # whatever reading other bytes, or too few, raises
-        raise ValueError(f"is not a whole GGUF file: {error}") from None
+        raise ValueError(f"is not a whole GGUF file ({type(error).__name__}); fetch it again") from None
     return fields, {tensor.name: tensor for tensor in reader.tensors}
 
 

@@ -95,9 +95,12 @@ def _tokenizer(folder: Path) -> tuple[str, bytes] | None:
     content, named = path.read_bytes(), folder / "tokenizer_config.json"
     if path.suffix == ".json" and named.is_file():
         marks = [_json(named).get(key) for key in ("bos_token", "eos_token")]
-        begin, end = (mark["content"] if isinstance(mark, dict) else mark for mark in marks)
+        begin, end = (mark.get("content") if isinstance(mark, dict) else mark for mark in marks)
         if begin or end:
-            content = with_frame(content, begin=begin, end=end)
+            try:
+                content = with_frame(content, begin=begin, end=end)
+            except ValueError as error:
+                raise ValueError(f"{path} {error}") from None
     return path.name, content
 
 
@@ -107,8 +110,10 @@ def _tokenizer_file(folder: Path) -> Path | None:
 
 def source_files(folder: Path) -> list[Path]:
     """Those that ``read_folder`` reads."""
-    tokenizer = _tokenizer_file(folder)
-    return [folder / "config.json", *([] if tokenizer is None else [tokenizer]), *_weight_files(folder)]
+    tokenizer = [folder / name for name in ("tokenizer_config.json",) if (folder / name).is_file()]
+    if (path := _tokenizer_file(folder)) is not None:
+        tokenizer.append(path)
+    return [folder / "config.json", *tokenizer, *_weight_files(folder)]
 
 
 def _weight_files(folder: Path) -> list[Path]:

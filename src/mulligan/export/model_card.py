@@ -100,7 +100,7 @@ def _interventions(entries: Sequence[Json]) -> str:
     skipped = sum(entry["skip"][1] - entry["skip"][0] for entry in entries if "skip" in entry)
     rewinds = sum(entry["kind"] == "rewind" for entry in entries)
     text = (
-        f"The loss left its band: {rewinds} time(s) the run went back, and {skipped:,} samples were left out. What was "
+        f"{rewinds} time(s) the run went back to before a spike, and {skipped:,} samples were left out. What was "
         "withheld is an update that was not made.\n\n"
     )
     keys = ("kind", "trigger", "onset", "judged_step", "target")

@@ -21,7 +21,7 @@ function distribution(logits, temperature) {
 function cut(p, topP, minP) {
   let mass = 0;
   let kept = 0;
-  while (kept < p.length && mass < topP && p[kept] >= minP * p[0]) mass += p[kept++];
+  while (kept < p.length && (topP >= 1 || mass < topP) && p[kept] >= minP * p[0]) mass += p[kept++];
   return { kept, mass };
 }
 

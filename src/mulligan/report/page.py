@@ -39,6 +39,7 @@ class Compared(NamedTuple):
     name: str
     numbers: list[Row]
     differences: list[tuple[str, Any, Any]]
+    caution: str = ""  # what does not compare
 
 
 def page(
@@ -101,6 +102,8 @@ def samples_of(run: RunFiles) -> tuple[list[Sample], str]:
     for one in run.samples:
         step, prompt, text = one.get("step"), str(one.get("prompt", "")), str(one.get("text", ""))
         when = f"step {step:,}" if isinstance(step, int) else "a step that was not noted"
+        if one.get("attempt", step) != step:
+            when += f", attempt {one['attempt']:,}"
         found.append(Sample(when, prompt, text.removeprefix(prompt)))
     if found:
         count = min(MOST_SAMPLES, len(found))

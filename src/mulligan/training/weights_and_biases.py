@@ -68,7 +68,7 @@ class WeightsAndBiases(EventLogger):
         self._said: set[str] = set()
         self._jobs: queue.Queue[Job | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
-        self._exit_code = 0
+        self._exit_code, self._closed = 0, False
 
     @property
     def name(self) -> str:
@@ -112,10 +112,10 @@ class WeightsAndBiases(EventLogger):
         self._then(lambda run: run.summary.update(summary))
 
     def close(self, exit_code: int) -> None:
-        if self._thread is None:
+        if self._thread is None or self._closed:
             return
         self._exit_code = exit_code
-        thread, self._thread = self._thread, None
+        thread, self._closed = self._thread, True
         self._put(None)
         thread.join(self.patience_seconds + OFFLINE_SECONDS)
         if thread.is_alive():
@@ -132,6 +132,8 @@ class WeightsAndBiases(EventLogger):
         self._then(refer)
 
     def _then(self, job: Job) -> None:
+        if self._closed:
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="mulligan W&B", daemon=True)
             self._thread.start()

@@ -22,6 +22,7 @@ class ConsoleProgress(Callback):
         self._task: Any = None
         self._begin = (0.0, 0)
         self._printed: dict[str, float] = {}
+        self._printed_validation: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._begin = (time.perf_counter(), trainer.global_step)
@@ -42,14 +43,17 @@ class ConsoleProgress(Callback):
         if not trainer.is_global_zero:
             return
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, state=self._state())
+            self._bar.update(
+                self._task, completed=trainer.global_step, state=self._state(self.metrics.latest_validation)
+            )
         elif self.metrics.latest and self.metrics.latest is not self._printed and self._is_due(trainer.global_step):
             self._printed = self.metrics.latest
-            share = trainer.global_step / self.num_steps
-            print(
-                f"step {trainer.global_step}/{self.num_steps} ({share:.0%})  {self._state()}  {self._left(trainer)}",
-                flush=True,
-            )
+            validation = self.metrics.latest_validation
+            fresh = {} if validation is self._printed_validation else validation  # said again it looks like a plateau
+            self._printed_validation = validation
+            step, share = trainer.global_step, trainer.global_step / self.num_steps
+            done = f"step {step}/{self.num_steps} ({share:.0%})"
+            print(f"{done}  {self._state(fresh)}  {self._left(trainer)}", flush=True)
 
     def _is_due(self, step: int) -> bool:
         return step % self.every_n_steps == 0 or step == self.num_steps
@@ -60,8 +64,8 @@ class ConsoleProgress(Callback):
     def on_exception(self, *args: Any) -> None:
         self._stop()
 
-    def _state(self) -> str:
-        latest = self.metrics.latest | self.metrics.latest_validation
+    def _state(self, validation: dict[str, float]) -> str:
+        latest = self.metrics.latest | validation
         shown = {
             "loss": ("cross_entropy", "{:.3f}"),
             "tokens/s": ("tokens_per_second", "{:,.0f}"),
