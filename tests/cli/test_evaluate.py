@@ -62,5 +62,5 @@ def test_a_library_that_is_not_installed_is_named_with_what_brings_it(
 
     monkeypatch.setattr(compose, "get_object", absent)
     assert list(compose.problems({"suite": {"lm_eval": {"_target_": "x"}}}, "")) == [
-        "suite.lm_eval needs a library that is not installed: `pip install mulligan[lm_eval]` adds it"
+        "suite.lm_eval needs a library that is not installed: `pip install mulligan[lm-eval]` adds it"
     ]
