@@ -30,7 +30,7 @@ def test_stretches_lie_within_documents_and_apart() -> None:
     found = stretches(data, length=4, count=4, begin_id=BEGIN, seed=0)  # type: ignore[arg-type]  # what it reads of them
     assert sorted(found.tolist()) == [[1, 10, 11, 12], [1, 30, 31, 32], [1, 60, 61, 62], [13, 14, 15, 16]]
     with pytest.raises(ValueError, match="num_prefixes=5: data holds 4 stretches of 4 tokens"):
-        stretches(data, length=4, count=5, begin_id=BEGIN, seed=0)  # type: ignore[arg-type]
+        stretches(data, length=4, count=5, begin_id=BEGIN, seed=0)  # type: ignore[arg-type]  # as above
 
 
 def test_the_seed_draws_stretches_and_tokens(subject: Subject) -> None:
@@ -42,7 +42,7 @@ def test_the_seed_draws_stretches_and_tokens(subject: Subject) -> None:
 def test_human_loss_is_that_of_plain_scoring(subject: Subject) -> None:
     data = random_shards()
     scores = ExposureBiasSuite(**SIZES)(subject._replace(held_out=lambda _: data))
-    found = stretches(data, length=18, count=8, begin_id=BEGIN, seed=0).tolist()  # type: ignore[arg-type]
+    found = stretches(data, length=18, count=8, begin_id=BEGIN, seed=0).tolist()  # type: ignore[arg-type]  # as above
     banned = [BEGIN, END, *range(subject.tokenizer.vocab_size, 320)]
     plain = likelihoods(subject.model, [Pair(one[:6], one[6:14]) for one in found], batch_size=1, banned=banned)
     losses = [np.mean(one.losses) for one in plain]
@@ -66,7 +66,7 @@ def test_where_people_write_as_the_model_does_there_is_no_gap(subject: Subject) 
 def test_the_excess_is_of_the_same_human_text_behind_other_contexts(subject: Subject) -> None:
     data = random_shards()
     scores = ExposureBiasSuite(**SIZES)(subject._replace(held_out=lambda _: data))
-    found = stretches(data, length=18, count=8, begin_id=BEGIN, seed=0).tolist()  # type: ignore[arg-type]
+    found = stretches(data, length=18, count=8, begin_id=BEGIN, seed=0).tolist()  # type: ignore[arg-type]  # as above
     banned = [BEGIN, END, *range(subject.tokenizer.vocab_size, 320)]
     others = [*found[1:], found[0]]
     behind = {

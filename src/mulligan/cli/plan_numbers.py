@@ -20,8 +20,7 @@ from mulligan.training.arithmetic import (
     accumulation_of,
     check_length,
     check_tensor_parallel,
-    num_steps_of,
-    samples_of_global_batch,
+    sizes_of,
 )
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.stability import Guard
@@ -58,15 +57,13 @@ class RunPlan:
     ) -> None:
         check_length(sequence_length=sequence_length, max_length=model.max_length)
         self.model, self.checkpoint, self.guard = model, checkpoint, guard
-        self.global_batch = samples_of_global_batch(
-            samples=global_batch_samples, tokens=global_batch_tokens, sequence_length=sequence_length
-        )
-        self.tokens_per_step = self.global_batch * sequence_length
-        self.num_steps = num_steps_of(
-            steps=max_steps,
-            tokens=max_tokens,
-            tokens_per_parameter=max_tokens_per_parameter,
-            tokens_per_step=self.tokens_per_step,
+        self.global_batch, self.tokens_per_step, self.num_steps = sizes_of(
+            sequence_length=sequence_length,
+            global_batch_samples=global_batch_samples,
+            global_batch_tokens=global_batch_tokens,
+            max_steps=max_steps,
+            max_tokens=max_tokens,
+            max_tokens_per_parameter=max_tokens_per_parameter,
             num_parameters=model.num_parameters,
         )
         sharded = isinstance(strategy, FullyShardedStrategy)

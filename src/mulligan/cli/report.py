@@ -21,11 +21,15 @@ from mulligan.report.page import Compared, page, rows_of_numbers
 from mulligan.report.rendering import Picture, render
 from mulligan.report.run_files import Planned, RunFiles, read_run
 from mulligan.report.sample_order import Source, first_samples, sources_of
-from mulligan.training.arithmetic import num_steps_of
+from mulligan.training.arithmetic import sizes_of
 from mulligan.training.checkpoints import on_lineage
 
 WIDE, FLAT, SMALL = (10.0, 3.7), (10.0, 2.8), (5.0, 2.35)  # inches
 BEGINNINGS, BEGINNING_TOKENS = 4, 40  # held-out texts whose next token is shown, and the tokens before it
+SIZES = (
+    "sequence_length", "global_batch_samples", "global_batch_tokens", "max_steps", "max_tokens",
+    "max_tokens_per_parameter",
+)  # fmt: skip
 NAMES_AND_PLACES = ("name", "folder", "logger", "checkpoint.folder", "data.folder")
 
 
@@ -95,14 +99,8 @@ def caution_of(differences: list[tuple[str, object, object]]) -> str:
 def files_of(run: SavedRun) -> RunFiles:
     recorded = run.recorded
     model: ModelConfig = build(recorded["model"])
-    num_steps = num_steps_of(
-        steps=recorded["max_steps"],
-        tokens=recorded["max_tokens"],
-        tokens_per_parameter=recorded["max_tokens_per_parameter"],
-        tokens_per_step=run.global_batch * run.sequence_length,
-        num_parameters=model.num_parameters,
-    )
-    planned = Planned(num_steps, run.global_batch, run.sequence_length, model.num_parameters)
+    sizes = sizes_of(num_parameters=model.num_parameters, **{key: recorded[key] for key in SIZES})
+    planned = Planned(sizes.num_steps, sizes.global_batch, run.sequence_length, model.num_parameters)
     kept = on_lineage(run.checkpoints, run.ledger)
     return read_run(run.folder, planned, run.ledger, newest_checkpoint=kept[-1].step if kept else 0)
 

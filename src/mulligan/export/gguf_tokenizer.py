@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from mulligan.data.json_tokenizer import with_frame
+from mulligan.export.tokenizer_json import bpe_model
 
 _CONTROL, _USER_DEFINED = 3, 4
 # That of Llama 3 (Grattafiori et al. 2024), from its tokenizer.json.
@@ -43,18 +44,7 @@ def tokenizer_json(fields: dict[str, Any]) -> bytes | None:
         "pre_tokenizer": _pre_tokenizer(split),
         "post_processor": None,
         "decoder": _byte_level(use_regex=True),
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": split == "llama-bpe",
-            "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": [merge.split(" ") for merge in merges],
-        },
+        "model": bpe_model(tokens, [merge.split(" ") for merge in merges], ignore_merges=split == "llama-bpe"),
     }
     begin, end = (None if number is None else tokens[number] for number in (bos, eos))
     return with_frame(json.dumps(content).encode(), begin=begin, end=end)

@@ -20,7 +20,7 @@ from mulligan.safetensors_file import DTYPES, LazyTensors, write_safetensors
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # what huggingface_hub cuts at
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # there the second is often one that puts a blank before a text
 _DTYPES = {text: dtype for dtype, text in DTYPES.items()}
 
 

@@ -93,6 +93,19 @@ def _bpe(pieces: list[Piece]) -> Json:
         )
     if len({normal[text] for text in merged}) < len(merged):
         raise ValueError("two of the tokenizer's merges have the same score: tokenizer.json knows only an order")
+    merges = [
+        [text[:cut], text[cut:]]
+        for text in merged
+        for cut in range(1, len(text))
+        if text[:cut] in normal and text[cut:] in normal
+    ]
+    return bpe_model([piece.text for piece in pieces], merges, byte_fallback=True)
+
+
+def bpe_model(
+    pieces: list[str], merges: list[list[str]], *, byte_fallback: bool = False, ignore_merges: bool = False
+) -> Json:
+    """The library's BPE of ``pieces``, by id. With ``ignore_merges`` a word that is a piece is not merged."""
     return {
         "type": "BPE",
         "dropout": None,
@@ -100,15 +113,10 @@ def _bpe(pieces: list[Piece]) -> Json:
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
         "fuse_unk": False,
-        "byte_fallback": True,
-        "ignore_merges": False,
-        "vocab": {piece.text: number for number, piece in enumerate(pieces)},
-        "merges": [
-            [text[:cut], text[cut:]]
-            for text in merged
-            for cut in range(1, len(text))
-            if text[:cut] in normal and text[cut:] in normal
-        ],
+        "byte_fallback": byte_fallback,
+        "ignore_merges": ignore_merges,
+        "vocab": {piece: number for number, piece in enumerate(pieces)},
+        "merges": merges,
     }
 
 

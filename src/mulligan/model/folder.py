@@ -10,7 +10,7 @@ from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.parts import fill
 from mulligan.model.transformer import Transformer
-from mulligan.model.weights import model_with_weights
+from mulligan.model.weights import empty_weights, model_with_weights
 
 SHAPE, WEIGHTS = "model.json", "model.safetensors"
 # A model with these weights computes the same whatever they are, and may be trained on with others.
@@ -34,8 +34,7 @@ class ModelFolder:
         self.folder, self.config, self.weights_path = folder, read_shape(folder), folder / WEIGHTS
         if not self.weights_path.is_file():
             raise ValueError(f"{self.weights_path} is missing beside {SHAPE}")
-        with torch.device("meta"):
-            own = {name: list(weight.shape) for name, weight in Transformer(self.config).named_parameters()}
+        own = {name: list(weight.shape) for name, weight in empty_weights(self.config).items()}
         try:
             with safe_open(self.weights_path, "pt") as file:
                 found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping

@@ -94,7 +94,7 @@ def rows_of(file: Path) -> Iterator[Row]:
         if file.suffix == ".jsonl":
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield Row(f"{file}:{number}", _object(f"{file}:{number}", line))
+                    yield Row(f"{file}:{number}", json_object(f"{file}:{number}", line))
             return
         reader = csv.reader(lines)
         try:
@@ -113,7 +113,7 @@ def rows_of(file: Path) -> Iterator[Row]:
             raise ValueError(f"{file}:{reader.line_num}: {error}") from None
 
 
-def _object(place: str, line: str) -> dict[str, Any]:
+def json_object(place: str, line: str | bytes) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except ValueError as error:

@@ -48,7 +48,7 @@ def render(name: str, width: float, height: float, draw: Callable[[Figure], None
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
-        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]  # "constrained" is one
         figure.set_layout_engine("none")  # once: both files show the same
         drawn, png = io.StringIO(), io.BytesIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})

@@ -1,10 +1,10 @@
 """What the files in a run's folder say, read once; what is not there is empty."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mulligan.files import read_json
+from mulligan.report.curve import json_object
 from mulligan.report.metrics import Column, read_metrics
 from mulligan.report.picture import stretches
 from mulligan.stability.ledger import Ledger
@@ -107,11 +107,5 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     content = path.read_bytes() if path.is_file() else b""
     found = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: not whole JSON ({error})") from None
-        if not isinstance(entry, dict):
-            raise ValueError(f"{path}:{number}: {entry!r} must be a JSON object")
-        found.append(entry)
+        found.append(json_object(f"{path}:{number}", line))
     return found

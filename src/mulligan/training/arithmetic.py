@@ -1,5 +1,7 @@
 """How batch and length divide: pure functions whose errors name the nearest numbers that work."""
 
+from typing import NamedTuple
+
 from mulligan.model.config import ModelConfig
 
 
@@ -19,6 +21,37 @@ def samples_of_global_batch(*, samples: int | None, tokens: int | None, sequence
     if samples < 1:
         raise ValueError(f"global_batch_samples={samples} must be at least 1")
     return samples
+
+
+class Sizes(NamedTuple):
+    """What belongs to the run, whatever machines it has."""
+
+    global_batch: int  # samples of a step
+    tokens_per_step: int
+    num_steps: int
+
+
+def sizes_of(
+    *,
+    sequence_length: int,
+    global_batch_samples: int | None,
+    global_batch_tokens: int | None,
+    max_steps: int | None,
+    max_tokens: int | None,
+    max_tokens_per_parameter: float | None,
+    num_parameters: int,
+) -> Sizes:
+    global_batch = samples_of_global_batch(
+        samples=global_batch_samples, tokens=global_batch_tokens, sequence_length=sequence_length
+    )
+    num_steps = num_steps_of(
+        steps=max_steps,
+        tokens=max_tokens,
+        tokens_per_parameter=max_tokens_per_parameter,
+        tokens_per_step=global_batch * sequence_length,
+        num_parameters=num_parameters,
+    )
+    return Sizes(global_batch, global_batch * sequence_length, num_steps)
 
 
 def accumulation_of(

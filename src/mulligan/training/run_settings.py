@@ -19,8 +19,7 @@ from mulligan.training.arithmetic import (
     accumulation_of,
     check_length,
     check_tensor_parallel,
-    num_steps_of,
-    samples_of_global_batch,
+    sizes_of,
 )
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
@@ -99,15 +98,13 @@ class RunSettings:
         self.name, self.folder, self.seed = name, Path(folder), seed
         self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
         self.data, self.sequence_length, self.validation_samples = data, sequence_length, validation_samples
-        self.global_batch = samples_of_global_batch(
-            samples=global_batch_samples, tokens=global_batch_tokens, sequence_length=sequence_length
-        )
-        self.tokens_per_step = self.global_batch * sequence_length
-        self.num_steps = num_steps_of(
-            steps=max_steps,
-            tokens=max_tokens,
-            tokens_per_parameter=max_tokens_per_parameter,
-            tokens_per_step=self.tokens_per_step,
+        self.global_batch, self.tokens_per_step, self.num_steps = sizes_of(
+            sequence_length=sequence_length,
+            global_batch_samples=global_batch_samples,
+            global_batch_tokens=global_batch_tokens,
+            max_steps=max_steps,
+            max_tokens=max_tokens,
+            max_tokens_per_parameter=max_tokens_per_parameter,
             num_parameters=model.num_parameters,
         )
         self.metrics = LogMetrics(
