@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check bench format clean
+.PHONY: help train test test-slow check bench bench-full format clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,11 +35,11 @@ check: $(VENV)/.done  ## lint, formatting, types and floors
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_floors.py
 
-bench: $(VENV)/.done  ## speed and memory against the plain ways, as ratios
-	$(BIN)/python -m benchmarks.loss_head
-	$(BIN)/python -m benchmarks.data
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.guard
+bench: $(VENV)/.done  ## speed and memory against peers, as ratios, in under 10 minutes
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-full: $(VENV)/.done  ## every shape, round and peer, and what healing is worth
+	$(BIN)/python -m benchmarks --full $(ARGS)
 	$(BIN)/python -m benchmarks.backtest
 	$(BIN)/python -m benchmarks.stability
 

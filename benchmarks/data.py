@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.interleave import Report, Row, interleave, make_parser
+from benchmarks.interleave import interleave
+from benchmarks.report import Report, Row, make_parser
 from mulligan.data.documents import PythonStdlib, SitePackages
 from mulligan.data.loader import Loader, MicroBatches
 from mulligan.data.sequencer import Sequencer

@@ -4,19 +4,12 @@ Load that comes and goes then hits every variant alike. A ratio is the median ov
 seconds / the first variant's in the same round), so a slow minute does not enter it. No round is left out but warm-up.
 """
 
-import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -75,52 +68,3 @@ def cpu_seconds_now(processes: Sequence[int] = ()) -> float:
     """Processor seconds of this process, its threads and its finished children, and of other ``processes``."""
     ticks = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13] for process in processes]
     return sum(os.times()[:4]) + sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
-
-
-def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that every benchmark takes."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds a variant (default {rounds})")
-    parser.add_argument("--json", type=Path, help="also write the tables to this file")
-    return parser
-
-
-class Report:
-    """Tables, printed as they come and kept for the JSON file."""
-
-    def __init__(self) -> None:
-        self.tables: dict[str, list[Row]] = {}
-
-    def add(self, title: str, rows: list[Row]) -> None:
-        self.tables[title] = rows
-        cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        print(f"\n{title}")
-        for line in cells:
-            padded = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
-            print("  ".join((line[0].ljust(widths[0]), *padded)), flush=True)
-
-    def write(self, path: Path | None) -> None:
-        if path is None:
-            return
-        machine = {
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": os.getloadavg(),
-            "python": platform.python_version(),
-            "torch": version("torch"),
-            "lightning": version("lightning"),
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
-        }
-        path.write_text(json.dumps({"machine": machine, "tables": self.tables}, indent=2) + "\n")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

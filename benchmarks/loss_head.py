@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.interleave import Report, Row, interleave, make_parser
+from benchmarks.interleave import interleave
+from benchmarks.report import Report, Row, make_parser
 from mulligan.objective.linear_cross_entropy import linear_cross_entropy
 from mulligan.training.hardware import cpu_multiplies_bf16
 

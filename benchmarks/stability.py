@@ -30,7 +30,7 @@ from typing import NamedTuple
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
-from benchmarks.interleave import Report, Row, make_parser
+from benchmarks.report import Report, Row, make_parser
 from benchmarks.step import compose_run
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.stability import Halted

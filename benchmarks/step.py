@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 
-from benchmarks.interleave import Report, Row, Timing, clocks, interleave, make_parser
+from benchmarks.interleave import Timing, clocks, interleave
+from benchmarks.report import Report, Row, make_parser
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.model.transformer import Transformer
 from mulligan.training.run import TrainingRun

@@ -1,0 +1,64 @@
+"""Every benchmark in turn, each in a process of its own, and one table of what was judged.
+
+    python -m benchmarks [--full] [--only loss_head data ...] [--json PATH]
+
+Quick takes under ten minutes on two cores, and ``--full`` has more rounds, shapes and peers. Peers live in environments
+of their own, which the first run makes.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from benchmarks.report import Report, make_parser, print_table
+
+
+class Part(NamedTuple):
+    """A module of this folder and its options, None where it is left out."""
+
+    name: str
+    quick: str | None
+    full: str
+
+
+PARTS = (
+    Part("step", quick="--rounds 5", full=""),
+    Part("loss_head", quick="--rounds 3", full=""),
+    Part("data", quick="--rounds 5 --only seek loader", full=""),
+    Part("guard", quick=None, full=""),
+)
+
+
+def main() -> int:
+    parser = make_parser(__doc__, rounds=0)
+    parser.add_argument("--full", action="store_true", help="all rounds, shapes and peers")
+    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts alone")
+    options = parser.parse_args()
+    report = Report()
+    failed = []
+    for part in PARTS:
+        arguments = part.full if options.full else part.quick
+        if arguments is None or (options.only and part.name not in options.only):
+            continue
+        print(f"\n== python -m benchmarks.{part.name} {arguments}".rstrip(), flush=True)
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "part.json")
+            command = [sys.executable, "-m", f"benchmarks.{part.name}", *arguments.split(), "--json", str(path)]
+            if subprocess.run(command, check=False).returncode:
+                failed.append(part.name)
+                continue
+            content = json.loads(path.read_text())
+        report.tables |= content["tables"]
+        report.judged += content["judged"]
+    print_table("what was judged", report.judged)
+    report.write(options.json)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
