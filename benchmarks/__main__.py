@@ -43,7 +43,8 @@ def main() -> int:
         arguments = part.full if options.full else part.quick
         if arguments is None or (options.only and part.name not in options.only):
             continue
-        print(f"\n== python -m benchmarks.{part.name} {arguments}".rstrip(), flush=True)
+        shown = f"python -m benchmarks.{part.name} {arguments}".rstrip()
+        print(f"\n== {shown}", flush=True)
         with TemporaryDirectory() as folder:
             path = Path(folder, "part.json")
             command = [sys.executable, "-m", f"benchmarks.{part.name}", *arguments.split(), "--json", str(path)]
@@ -52,7 +53,7 @@ def main() -> int:
                 continue
             content = json.loads(path.read_text())
         report.tables |= content["tables"]
-        report.judged += content["judged"]
+        report.judged += [row | {"command": shown} for row in content["judged"]]
     print_table("what was judged", report.judged)
     report.write(options.json)
     if failed:

@@ -63,6 +63,7 @@ class Report:
         if path is None:
             return
         machine = {
+            "processor": processor(),
             "cores": len(os.sched_getaffinity(0)),
             "load_average": os.getloadavg(),
             "python": platform.python_version(),
@@ -72,6 +73,14 @@ class Report:
         }
         content = {"machine": machine, "tables": self.tables, "judged": self.judged}
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def processor() -> str:
+    """Its name, and the instructions that decide which precision pays."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    matrix = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields["flags"].split()]
+    return f"{fields['model name']} ({', '.join(matrix)})"
 
 
 def print_table(title: str, rows: list[Row]) -> None:

@@ -1,0 +1,72 @@
+"""The table and the picture of docs/performance.md from what `python -m benchmarks --json PATH` wrote.
+
+    python -m benchmarks.page PATH [--page docs/performance.md] [--picture docs/performance.png]
+
+The table takes the place of the lines between the page's two marks. The picture shows how far each judged row is from
+its target: to the right of the line by as many times as it is better.
+"""
+
+import argparse
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.report import Row, cell
+
+BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
+COLUMNS = ("what", "ours", "peer", "unit", "of the peer", "ratio", "target", "verdict")
+COLOURS = {"pass": "#1f5f99", "short": "#c8433f"}
+
+
+def table(content: dict[str, Any]) -> str:
+    """A table of Markdown for each part, and a line that names the machine."""
+    machine = content["machine"]
+    load = ", ".join(f"{one:.1f}" for one in machine["load_average"])
+    about = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}"
+    lines = [f"{about}; load average {load} at the end."]
+    for command, rows in groupby(content["judged"], key=lambda row: row.pop("command")):
+        body = [f"| {' | '.join(map(cell, row.values()))} |" for row in rows]
+        lines += ["", f"`{command}`", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *body]
+    return "\n".join(lines)
+
+
+def times_better(row: Row) -> float:
+    """How many times the judged number is better than its target."""
+    relation, target = row["target"].split()
+    judged = row["ours"] if row["ratio"] is None else row["ratio"]
+    return judged / float(target) if relation == ">=" else float(target) / judged
+
+
+def draw(rows: list[Row], picture: Path) -> None:
+    rows = [row for row in rows if row["verdict"] in COLOURS][::-1]
+    figure = Figure(figsize=(9.0, 1.0 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.plot([1.0, times_better(row)], [place, place], color=COLOURS[row["verdict"]], linewidth=1.2)
+        axes.plot(times_better(row), place, "o", color=COLOURS[row["verdict"]], markersize=5)
+    axes.axvline(1.0, color="#444444", linewidth=1.0)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [f"{row['what']}  ({row['target']})" for row in rows], fontsize=8)
+    axes.set_xlabel("times better than the target; red falls short")
+    axes.grid(alpha=0.25, axis="x", which="both")
+    figure.savefig(picture, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path)
+    parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/performance.png"))
+    options = parser.parse_args()
+    content = json.loads(options.measured.read_text())
+    before, _, rest = options.page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    options.page.write_text(f"{before}{BEGIN}\n{table(content)}\n{END}{after}")
+    draw(content["judged"], options.picture)
+
+
+if __name__ == "__main__":
+    main()
