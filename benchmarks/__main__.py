@@ -25,6 +25,7 @@ class Part(NamedTuple):
 
 
 PARTS = (
+    Part("peers", quick="--rounds 3", full="--full"),
     Part("step", quick="--rounds 5", full=""),
     Part("loss_head", quick="--rounds 3", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
