@@ -20,7 +20,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -36,7 +37,6 @@ from benchmarks.step import DONE, NEVER, compose_run, make_step
 TWO_RANKS_AIM = 1.8  # times one rank
 BARE = "bare"
 SAMPLES_OF_RANK = 8
-ONE, DDP, APART = "mulligan, 1 rank", "mulligan, 2 ranks, DDP", "2 x 1 rank, apart"
 OPTIONS = (
     *("precision=32-true", "compile=false", "tokenizer.sample_bytes=1048576", "validation_samples=8", "data=files"),
     *(f"data.sources.files.paths=[{Path(os.__file__).parent}/*.py]", f"max_steps={NEVER}", "schedule=constant"),
@@ -50,59 +50,46 @@ class Team(NamedTuple):
 
     trainer: str
     size: int
-    joined: bool = False
+    joined: bool = True
 
 
+ONE, DDP, APART = "mulligan, 1 rank", "mulligan, 2 ranks, DDP", "mulligan, 2 x 1 rank, apart"
 TEAMS = {
-    ONE: Team("cpu", 1),
-    DDP: Team("cpu_ddp", 2, joined=True),
-    "mulligan, 2 ranks, FSDP2": Team("cpu_fsdp", 2, joined=True),
-    "bare loop, 1 rank": Team(BARE, 1),
-    "bare DDP loop, 2 ranks": Team(BARE, 2, joined=True),
-    APART: Team("cpu", 2),
+    APART: Team("cpu", 2, joined=False),
+    DDP: Team("cpu_ddp", 2),
+    "mulligan, 2 ranks, FSDP2": Team("cpu_fsdp", 2),
+    "bare DDP loop, 2 ranks": Team(BARE, 2),
 }
+SIZES = {ONE: 1} | {name: team.size for name, team in TEAMS.items()}
 
 
-class TeamAtWork:
-    """The processes of a team; a call has each of them do a block of steps."""
+def started(team: Team, folder: str, block_steps: int) -> Iterator[subprocess.Popen[bytes]]:
+    port = _free_port()
+    for rank in range(team.size):
+        variables = {"OMP_NUM_THREADS": "1"}
+        run = team.trainer if team.joined else f"{team.trainer}_{rank}"
+        if team.joined:  # as a launcher says it
+            variables |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{team.size}", "NODE_RANK": "0"}
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+        serve = f'"{sys.executable}" -m benchmarks.scaling --serve {team.trainer} --steps {block_steps}'
+        yield subprocess.Popen(
+            ["bash", "-c", f'source launch/environment.sh; exec {serve} --folder "{folder}" --run {run}'],
+            env=os.environ | variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
-    def __init__(self, team: Team, folder: str, block_steps: int) -> None:
-        port = _free_port()
-        self.processes = []
-        for rank in range(team.size):
-            variables = {"OMP_NUM_THREADS": "1"}
-            run = f"{team.trainer}_{team.size}"
-            if team.joined:  # as a launcher says it
-                numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": team.size, "NODE_RANK": 0}
-                variables |= {name: str(number) for name, number in numbers.items()}
-                variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            else:
-                run += f"_{rank}"
-            serve = f'exec "{sys.executable}" -m benchmarks.scaling --serve {team.trainer} --steps {block_steps}'
-            self.processes.append(
-                subprocess.Popen(
-                    ["bash", "-c", f'source launch/environment.sh; {serve} --folder "{folder}" --run {run}'],
-                    env=os.environ | variables,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
 
-    def __call__(self) -> None:
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write(b"\n")
-            process.stdin.flush()
-        for process in self.processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == DONE, "a rank's process ended"
-
-    def end(self) -> None:
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.communicate()
+def take_turn(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Each does a block of steps, all at once."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == DONE, "a rank's process ended"
 
 
 class WaitForTurns(Callback):
@@ -142,46 +129,46 @@ def serve(trainer: str, folder: str, run_name: str, block_steps: int) -> None:
         run.train(lambda *_: None, lambda _: None)
 
 
-@contextmanager
-def at_work(folder: str, block_steps: int) -> Iterator[dict[str, TeamAtWork]]:
-    teams: dict[str, TeamAtWork] = {}
-    try:
-        for name, team in TEAMS.items():
-            teams[name] = TeamAtWork(team, folder, block_steps)
-        yield teams
-    finally:
-        for one in teams.values():
-            one.end()
-
-
 def measure(report: Report, rounds: int, block_steps: int) -> None:
+    teams: dict[str, list[subprocess.Popen[bytes]]] = {}
     with TemporaryDirectory() as folder:
         run = compose_run(folder, *OPTIONS)
         run.data.prepare(lambda *_: None)
-        with at_work(folder, block_steps) as teams:
-            processes = [process.pid for team in teams.values() for process in team.processes]
-            timings = interleave(teams, rounds=rounds, processes=processes)
+        try:
+            for name, team in TEAMS.items():
+                teams[name] = []
+                for process in started(team, folder, block_steps):
+                    teams[name].append(process)
+            turns = {ONE: partial(take_turn, teams[APART][:1])}
+            turns |= {name: partial(take_turn, processes) for name, processes in teams.items()}
+            everyone = [process.pid for processes in teams.values() for process in processes]
+            timings = interleave(turns, rounds=rounds, processes=everyone)
+        finally:
+            for processes in teams.values():
+                for process in processes:
+                    process.kill()
+                    process.communicate()
     block_tokens = block_steps * run.tokens_per_step
     rows: list[Row] = []
     for name, timing in timings.items():
-        size = TEAMS[name].size
-        row: Row = {"ranks": name, "tokens/s": size * block_tokens / timing.median}
+        tokens = SIZES[name] * block_tokens
+        row: Row = {"ranks": name, "ms a step": 1e3 * timing.median / block_steps, "tokens/s": tokens / timing.median}
         row |= {"times 1 rank": gain(timings, name, ONE), "of apart": gain(timings, name, APART)}
-        rows.append(row | {"cpu ms a 1,000 tokens": 1e6 * median(timing.cpu_seconds) / (size * block_tokens)})
-    title = f"scaling: {run.model.num_parameters:,} parameters, {run.global_batch} samples of {run.sequence_length} a rank"
-    report.add(f"{title}, {rounds} rounds of {block_steps} steps", rows)
+        rows.append(row | {"cpu ms a 1,000 tokens": 1e6 * median(timing.cpu_seconds) / tokens})
+    shape = f"{run.model.num_parameters:,} parameters, {run.global_batch} samples of {run.sequence_length} a rank"
+    report.add(f"scaling: {shape}, {rounds} rounds of {block_steps} steps", rows)
     judge(report, timings, block_tokens)
 
 
 def gain(timings: dict[str, Timing], name: str, other: str) -> float:
     """Tokens a second of a team by another's of the same round."""
     mine, theirs = timings[name], timings[other]
-    sizes = TEAMS[name].size / TEAMS[other].size
+    sizes = SIZES[name] / SIZES[other]
     return sizes * median(base / own for own, base in zip(mine.seconds, theirs.seconds, strict=True))
 
 
 def judge(report: Report, timings: dict[str, Timing], block_tokens: int) -> None:
-    speeds = {name: TEAMS[name].size * block_tokens / timing.median for name, timing in timings.items()}
+    speeds = {name: SIZES[name] * block_tokens / timing.median for name, timing in timings.items()}
 
     def row(what: str, name: str, other: str, **target: float) -> None:
         report.judge(

@@ -42,5 +42,5 @@ def planned(trainer: str, *, accumulation: int = 1, **changes: Any) -> dict[str,
     layout = replace(layout, micro_batch=layout.micro_batch // accumulation)
     found: dict[str, Counter[int]] = {}
     for one in messages_of(MODEL, layout).of_step(MODEL.num_layers, accumulation):
-        found.setdefault(one.operation, Counter())[one.num_bytes] += one.count
+        found.setdefault(one.operation, Counter())[one.num_bytes] += one.times
     return {operation: dict(counts) for operation, counts in found.items()}

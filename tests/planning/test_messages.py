@@ -12,6 +12,7 @@ from tests.model.test_config import NAMES, config_of
 from tests.planning.sent_messages import LAYOUT, MODEL, SHAPES, planned, sent
 from tests.training.test_ranks import record
 
+
 @pytest.mark.slow  # one shape of each: tests/training/test_ranks.py
 @pytest.mark.parametrize(
     ("trainer", "precision", "accumulation", "again"),

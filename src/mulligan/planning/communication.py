@@ -39,9 +39,9 @@ class Network:
         sent = (size - 1) / size * message.num_bytes / (REACHED_SHARE * bandwidth)
         ring = (size - hosts) * HOP_SECONDS + (hosts - 1) * NETWORK_HOP_SECONDS
         if message.operation != "all-reduce":
-            return message.count * (sent + ring)
+            return message.times * (sent + ring)
         tree = (per_host - 1) * HOP_SECONDS + math.log2(hosts) * NETWORK_HOP_SECONDS
-        return message.count * 2.0 * (sent + min(ring, tree))
+        return message.times * 2.0 * (sent + min(ring, tree))
 
 
 class Step(NamedTuple):
@@ -94,8 +94,8 @@ def step_of(model: ModelConfig, layout: Layout, network: Network, *, accumulatio
 
 
 def _buckets_left(model: ModelConfig, layout: Layout, network: Network, *, block: float, head: float) -> float:
-    """Seconds from the end of the last backward pass to that of DDP's last sum. A part's gradient leaves when it is
-    done, after those before it: a head of its own first, then the blocks, and the embeddings.
+    """Seconds from the end of the last backward pass to that of DDP's last sum. A bucket leaves when it is full, after
+    those before it: of a head of its own first, then of the blocks, and all of the embeddings' at the end.
     """
     parts = model.parameters_by_part
     back = 1.0 - FORWARD_SHARE
@@ -104,10 +104,10 @@ def _buckets_left(model: ModelConfig, layout: Layout, network: Network, *, block
     pieces.append((0.0, parts["embeddings"]))
     now = sent = 0.0
     for seconds, entries in pieces:
-        now += seconds
         num_bytes = entries * layout.kept_bytes
-        buckets = -(-num_bytes // BUCKET_BYTES)
-        bucket = Message("all-reduce", num_bytes // max(1, buckets), buckets)
-        sent = max(now, sent) + network.seconds(bucket, layout.data_parallel_size)
+        buckets = max(1, -(-num_bytes // BUCKET_BYTES))
+        bucket = network.seconds(Message("all-reduce", num_bytes // buckets), layout.data_parallel_size)
+        for _ in range(buckets):
+            now += seconds / buckets
+            sent = max(now, sent) + bucket
     return sent - now
-

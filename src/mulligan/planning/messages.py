@@ -15,11 +15,11 @@ Operation = Literal["all-reduce", "all-gather", "reduce-scatter"]
 
 
 class Message(NamedTuple):
-    """``count`` collectives of ``num_bytes`` each: of the whole that is gathered, summed, or scattered in the end."""
+    """``times`` collectives of ``num_bytes`` each: of the whole that is gathered, summed, or scattered in the end."""
 
     operation: Operation
     num_bytes: int
-    count: int = 1
+    times: int = 1
 
 
 class Messages(NamedTuple):
@@ -43,7 +43,7 @@ class Messages(NamedTuple):
         found = [(one, num_layers * accumulation) for one in blocks]
         found += [(one, accumulation) for one in (self.outside_gather, self.outside_reduce)]
         found += [(one, 1) for one in self.last]
-        return [one._replace(count=one.count * times) for one, times in found if one is not None]
+        return [one._replace(times=one.times * times) for one, times in found if one is not None]
 
 
 def messages_of(model: ModelConfig, layout: Layout) -> Messages:
@@ -78,11 +78,13 @@ def _shared(model: ModelConfig, layout: Layout) -> tuple[tuple[Message, ...], tu
     """Sums over the ranks that share samples: what attention and feed-forward network put out, and the gradients of
     what goes into them (Shoeybi et al. 2019, figure 3).
     """
-    stream = layout.micro_batch * layout.sequence_length * model.width * layout.computed_bytes
-    forward = (Message("all-reduce", stream, 2),)
-    again = (Message("all-reduce", stream),) if layout.activation_checkpointing else ()  # the last is not needed
-    norms = (Message("all-reduce", model.head_width * layout.kept_bytes, 2),) if model.qk_norm else ()
-    return forward, (*forward, *again, *norms)
+    stream = layout.micro_batch * layout.sequence_length * model.width
+    # The gradients of three projections, or two, are added up in the type of what went into them, and then summed.
+    back = (Message("all-reduce", stream * layout.kept_bytes, 2),)
+    out = Message("all-reduce", stream * layout.computed_bytes, 2)
+    again = (out._replace(times=1),) if layout.activation_checkpointing else ()  # the last is not needed
+    norms = (Message("all-reduce", model.head_width * layout.computed_bytes, 2),) if model.qk_norm else ()
+    return (out,), (*back, *again, *norms)
 
 
 def block_shapes(model: ModelConfig, tensor_parallel_size: int = 1) -> list[tuple[int, int]]:
