@@ -53,7 +53,8 @@ def draw(axes: Any, model: ModelConfig) -> None:
         fits = all(point.fits for _, point in found)
         axes.plot(
             [devices for devices, _ in found], [100.0 * point.efficiency for _, point in found], color=color,
-            marker=MARKS[way], markersize=4, linestyle="-" if fits else ":", label=way + ("" if fits else ", too large"),
+            marker=MARKS[way], markersize=4, linestyle="-" if fits else ":",
+            label=way + ("" if fits else ", too large"),
         )  # fmt: skip
     axes.axhline(100.0 * PAYS, color=MUTED, linewidth=0.8, linestyle="--")
     axes.set_xscale("log", base=2)

@@ -109,7 +109,7 @@ SENT = {
         "c10d::_reduce_scatter_base_ torch.float32": 2 * 3,
         "c10d::allreduce_ torch.float32": 2,
     },
-    "cpu_tp": {  # two sums a block and pass, those backward in float32; and the gradients of what norms queries and keys
+    "cpu_tp": {  # two sums a block and pass, in float32 backward, and the gradients of what norms queries and keys
         "_c10d_functional::all_reduce torch.bfloat16": 2 * 2 * 4,
         "_c10d_functional::all_reduce torch.float32": 2 * 2 * 2,
         "c10d::allreduce_ torch.float32": 2,
