@@ -39,6 +39,7 @@ BARE = "bare"
 SAMPLES_OF_RANK = 8
 OPTIONS = (
     *("precision=32-true", "compile=false", "tokenizer.sample_bytes=1048576", "validation_samples=8", "data=files"),
+    "data.workers=1",
     *(f"data.sources.files.paths=[{Path(os.__file__).parent}/*.py]", f"max_steps={NEVER}", "schedule=constant"),
     *(f"validate_every_n_steps={NEVER}", f"checkpoint.every_n_steps={NEVER}"),
     f"global_batch_samples={SAMPLES_OF_RANK}",
@@ -99,13 +100,18 @@ class WaitForTurns(Callback):
         self.block_steps, self.done = block_steps, done
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        sys.stdin.readline()
+        self._wait()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step % self.block_steps == 0:
             self.done.write(DONE)
             self.done.flush()
-            sys.stdin.readline()
+            self._wait()
+
+    @staticmethod
+    def _wait() -> None:
+        if not sys.stdin.readline():  # the benchmark has ended
+            sys.exit()
 
 
 def serve(trainer: str, folder: str, run_name: str, block_steps: int) -> None:
