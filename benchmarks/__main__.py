@@ -30,6 +30,7 @@ PARTS = (
     Part("loss_head", quick="--rounds 3", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
+    Part("scaling", quick="--rounds 5 --steps 2", full=""),
 )
 
 

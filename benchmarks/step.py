@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.interleave import Timing, clocks, interleave
 from benchmarks.report import Report, Row, make_parser
@@ -59,10 +60,16 @@ def compose_run(folder: str, *overrides: str) -> TrainingRun:
     return build(plain(config))
 
 
-def make_step(run: TrainingRun, *, default_precision: bool = False, compiled: bool = False) -> Step:
-    """One update as the run does it, in float32 or its own precision, in a bare loop over batches in memory."""
+def make_step(
+    run: TrainingRun, *, default_precision: bool = False, compiled: bool = False, replicated: bool = False
+) -> Step:
+    """One update as the run does it, in float32 or its own precision, in a bare loop over batches in memory.
+
+    ``replicated`` averages gradients over the ranks of the process group with PyTorch's DDP as it comes.
+    """
     model = make_model(run, compiled=compiled)
     optimizer = run.optimizer.make(model)
+    forward = DistributedDataParallel(model) if replicated else model
     batches = random_batches(run)
     bf16 = default_precision and run.precision == "bf16-mixed"
     softcap, clip_norm = run.model.logit_softcap, run.optimizer.clip_norm or float("inf")
@@ -71,7 +78,7 @@ def make_step(run: TrainingRun, *, default_precision: bool = False, compiled: bo
         tokens_BT = next(batches)
         head = partial(run.objective, targets_BT=tokens_BT[:, 1:], softcap=softcap, regularized=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            terms = model(tokens_BT[:, :-1], head=head)
+            terms = forward(tokens_BT[:, :-1], head=head)
         (terms.loss_sum / tokens_BT[:, 1:].numel()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()

@@ -59,12 +59,22 @@ def test_a_run_on_gpus_that_are_not_there(plan: Plan, capsys: pytest.CaptureFixt
     ways = told["memory"]["ways"]
     assert ways["bf16-mixed"]["fsdp 64"] == pytest.approx(told["memory"]["rank_bytes"])
     assert ways["bf16-mixed, again"]["fsdp 32 x 2"] < ways["bf16-mixed"]["fsdp 64"]
+    rows = {row["devices"]: row for row in told["scaling"]["same"]["global_batch"]}
+    assert rows[64]["fsdp"]["tokens_per_second"] == pytest.approx(
+        rows[64]["fsdp"]["efficiency"] * time["tokens_per_second"]
+    )
+    assert rows[4096]["fsdp"] is None, "512 samples"
+    assert rows[4096]["fsdp x tp"]["tensor_parallel_size"] == 8
+    assert told["scaling"]["network"] == {
+        "devices_per_host": 8, "link_bandwidth": 450e9, "network_bandwidth": 50e9
+    }  # fmt: skip
     storage = told["storage"]
     assert storage["checkpoint_bytes"] == 12 * 1_235_814_400
     assert storage["host_bytes"] == pytest.approx(5 * 12 * 1_235_814_400 / 64), "four snapshots, one checkpoint"
     printed = capsys.readouterr().out
     assert "1,235,814,400" in printed
     assert "fits" in printed
+    assert "Scaling at this global batch" in printed
 
 
 def test_what_does_not_fit(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

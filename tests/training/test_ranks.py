@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import Cli, environment, lines_of
+from tests.planning.sent_messages import planned, sent
 
 PROGRAM = Path(__file__).with_name("train_and_record.py")
 # The same rate for every step: the second gradient is compared before rounding has grown through Adam.
@@ -108,7 +109,7 @@ SENT = {
         "c10d::_reduce_scatter_base_ torch.float32": 2 * 3,
         "c10d::allreduce_ torch.float32": 2,
     },
-    "cpu_tp": {  # two sums a block and pass, and the gradients of what norms queries and keys
+    "cpu_tp": {  # two sums a block and pass, in float32 backward, and the gradients of what norms queries and keys
         "_c10d_functional::all_reduce torch.bfloat16": 2 * 2 * 4,
         "_c10d_functional::all_reduce torch.float32": 2 * 2 * 2,
         "c10d::allreduce_ torch.float32": 2,
@@ -138,6 +139,7 @@ def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
         sums = ("c10d::", "_c10d_functional::all_reduce")  # a DTensor's other operators are those of this record
         collectives = {name: count for name, count in operators.items() if name.startswith(sums)}
         assert collectives == SENT[trainer]
+        assert sent(one) == ({} if trainer == "cpu" else planned(trainer, precision=precision))
         assert {gradient.dtype for gradient in one["gradients"][-1].values()} == {torch.float32}
 
 

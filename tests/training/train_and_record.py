@@ -1,7 +1,7 @@
 """A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step.
 
-It also counts the operators of the third and fourth step, collectives with the type they send; in the second DDP
-settles its buckets.
+It also counts the operators of the third and fourth step, and collectives by the type and the bytes they send; in the
+second DDP settles its buckets.
 """
 
 import sys
@@ -24,11 +24,14 @@ class CountOperators(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.sent: Counter[tuple[str, int]] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.name()
         if "c10d" in name:
-            name += f" {next(one.dtype for one in tree_leaves(args) if isinstance(one, torch.Tensor))}"
+            tensors = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
+            self.sent[name, max(one.nbytes for one in tensors)] += 1  # the whole, where a part comes or goes as well
+            name += f" {tensors[0].dtype}"
         self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 
@@ -48,7 +51,9 @@ class Record(Callback):
         gradients = {name: parameter.grad.clone() for name, parameter in module.model.named_parameters()}
         self.gradients.append(tree_map_only(DTensor, lambda sharded: sharded.full_tensor(), gradients))
 
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % module.accumulation:
+            return
         if len(self.gradients) == 2:
             self.operators.__enter__()
         elif len(self.gradients) == 4:
@@ -56,7 +61,8 @@ class Record(Callback):
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         tokens = [torch.cat(step) for step in self.tokens]
-        seen = {"tokens": tokens, "gradients": self.gradients, "operators": dict(self.operators.counts)}
+        operators, sent = dict(self.operators.counts), dict(self.operators.sent)
+        seen = {"tokens": tokens, "gradients": self.gradients, "operators": operators, "sent": sent}
         torch.save(seen, Path(sys.argv[1]) / f"rank{rank()}.pt")
 
 

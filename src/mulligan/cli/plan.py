@@ -17,6 +17,7 @@ from mulligan.cli.plan_worth import budget_numbers
 from mulligan.files import write_json
 from mulligan.model.config import ModelConfig
 from mulligan.planning.accelerators import ACCELERATORS
+from mulligan.planning.communication import Network
 from mulligan.planning.pace import Pace
 from mulligan.planning.scaling_laws import filled_in
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
@@ -25,6 +26,7 @@ from mulligan.training.trainer import check_user_keys
 
 NOT_BUILT = ("data", "logger", "callbacks")  # they may look for files, or for other machines
 CPU = "cpu"
+BYTES_PER_GIGABIT = 1e9 / 8
 LENGTHS = {"max_steps", "max_tokens", "max_tokens_per_parameter"}
 
 
@@ -40,6 +42,8 @@ class Plan:
         mfu: float,
         cpu_flops: float,
         price_per_hour: float | None,
+        devices_per_host: int,
+        network_gigabits: float,
         flops: float | None,
         params: float | None,
         tokens: float | None,
@@ -55,8 +59,11 @@ class Plan:
             raise ValueError(f"hardware={hardware!r} is not one of {', '.join((*sorted(ACCELERATORS), CPU))}")
         if not 0.0 < mfu <= 1.0:
             raise ValueError(f"mfu={mfu} must be above 0 and at most 1")
+        if devices_per_host < 1:
+            raise ValueError(f"devices_per_host={devices_per_host} must be at least 1")
         budget = {"flops": flops, "params": params, "tokens": tokens, "hours": hours}
-        for key, number in {"cpu_flops": cpu_flops, "price_per_hour": price_per_hour, **budget}.items():
+        rates = {"cpu_flops": cpu_flops, "price_per_hour": price_per_hour, "network_gigabits": network_gigabits}
+        for key, number in {**rates, **budget}.items():
             if number is not None and not 0.0 < number < math.inf:
                 raise ValueError(f"{key}={number} must be a number above 0")
         self.given = {key: number for key, number in budget.items() if number is not None}
@@ -73,7 +80,15 @@ class Plan:
         if self.hardware is not None:
             peak = cpu_flops if self.hardware == CPU else ACCELERATORS[self.hardware].peak_flops
             self.pace = Pace(self.num_devices, peak, mfu, price_per_hour)
-        self.device_bytes = ACCELERATORS[self.hardware].memory_bytes if self.hardware in ACCELERATORS else None
+        accelerator = ACCELERATORS.get(self.hardware or CPU)
+        self.device_bytes = self.network = None
+        if accelerator is not None:
+            self.device_bytes = accelerator.memory_bytes
+            self.network = Network(
+                devices_per_host=devices_per_host,
+                link_bandwidth=accelerator.link_bandwidth,
+                network_bandwidth=network_gigabits * BYTES_PER_GIGABIT,
+            )
         self.output = output_path(output)
         self.run: RunPlan | None = None
         if not self.given:
@@ -89,7 +104,7 @@ class Plan:
 
     def numbers(self) -> dict[str, Any]:
         if self.run is not None:
-            return {"hardware": self.hardware, **self.run.numbers(self.pace, self.device_bytes)}
+            return {"hardware": self.hardware, **self.run.numbers(self.pace, self.device_bytes, self.network)}
         flops = self.given.get("flops")
         if "hours" in self.given:
             assert self.pace is not None

@@ -1,12 +1,13 @@
 """The numbers of a planned run, as they are written to JSON and shown."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mulligan.cli.plan_worth import worth_of
 from mulligan.model.config import ModelConfig
+from mulligan.planning.communication import Network
 from mulligan.planning.memory import (
     LIBRARIES_AT_WORK_BYTES,
     Layout,
@@ -15,6 +16,7 @@ from mulligan.planning.memory import (
     state_bytes,
 )
 from mulligan.planning.pace import Pace
+from mulligan.planning.scaling import DEVICES, points_of
 from mulligan.planning.scaling_laws import Budget
 from mulligan.training.arithmetic import (
     accumulation_of,
@@ -108,7 +110,7 @@ class RunPlan:
         kept = self.num_steps // milestone if milestone else 0
         return min(saves, self.checkpoint.keep_last + kept)
 
-    def numbers(self, pace: Pace | None, device_bytes: float | None) -> dict[str, Any]:
+    def numbers(self, pace: Pace | None, device_bytes: float | None, network: Network | None) -> dict[str, Any]:
         flops_per_token = self.model.flops_per_token(self.layout.sequence_length)
         parts = self.model.parameters_by_part
         flops = flops_per_token * self.budget.tokens
@@ -141,7 +143,27 @@ class RunPlan:
                 "step_seconds": step,
                 "tokens_per_second": self.tokens_per_step / step,
             }
+            if network is not None and device_bytes is not None:
+                told["scaling"] = self._scaling(network, pace.peak_flops * pace.mfu, USABLE_SHARE * device_bytes)
         return told
+
+    def _scaling(self, network: Network, flops: float, usable_bytes: float) -> dict[str, Any]:
+        """Rows by what stays the same, the global batch or each device's share of it."""
+        rows: dict[str, list[dict[str, Any]]] = {"global_batch": [], "batch_of_device": []}
+        for devices in DEVICES:
+            for same, scaled in (("global_batch", self.num_ranks), ("batch_of_device", devices)):
+                points = points_of(
+                    self.model,
+                    self.layout,
+                    network,
+                    devices=devices,
+                    global_batch=self.global_batch * scaled // self.num_ranks,
+                    flops=flops,
+                    usable_bytes=usable_bytes,
+                )
+                told = {way: None if point is None else point._asdict() for way, point in points.items()}
+                rows[same].append({"devices": devices, **told})
+        return {"network": asdict(network), "same": rows}
 
     def _memory(self, device_bytes: float | None) -> dict[str, Any]:
         parts = rank_memory(self.model, self.layout)

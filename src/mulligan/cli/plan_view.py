@@ -6,8 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mulligan.planning.scaling import PAYS
+
 UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 WIDTH = 78
+EVERY_ROW = 3  # of scaling: eight times the devices
+SAME = {"global_batch": "Scaling at this global batch", "batch_of_device": "Scaling at this batch a device"}
 CAVEAT = "nats a token, on the data and tokenizer that the law was fitted to; yours differ"
 
 
@@ -16,6 +20,7 @@ def show(numbers: dict[str, Any], console: Console) -> None:
         _parameters(numbers) if "parameters" in numbers else _budget(numbers),
         _run(numbers["run"]) if "run" in numbers else None,
         _time(numbers) if "time" in numbers else None,
+        *(_scaling(numbers["scaling"]) if "scaling" in numbers else ()),
         _memory(numbers["memory"]) if "memory" in numbers else None,
         _ways(numbers["memory"]) if "memory" in numbers else None,
         _storage(numbers["storage"]) if "storage" in numbers else None,
@@ -88,6 +93,40 @@ def _time(numbers: dict[str, Any]) -> Table:
     if time["cost"] is not None:
         table.add_row("cost", f"{time['cost']:,.0f}")
     return table
+
+
+def _scaling(scaling: dict[str, Any]) -> list[Table]:
+    """One table for each of what stays the same."""
+    tables = []
+    for same, title in SAME.items():
+        rows = scaling["same"][same]
+        ways = [way for way in rows[0] if way != "devices"]
+        table = _table(title, "devices", *ways, caption=_stops(rows, ways))
+        for row in rows[::EVERY_ROW]:
+            table.add_row(f"{row['devices']:,}", *(_point(row[way]) for way in ways))
+        tables.append(table)
+    return tables
+
+
+def _point(point: dict[str, Any] | None) -> str:
+    if point is None:
+        return "-"
+    if not point["fits"]:
+        return "does not fit"
+    group = f" x {point['tensor_parallel_size']}" if point["tensor_parallel_size"] > 1 else ""
+    return f"{_short(point['tokens_per_second'])} {100.0 * point['efficiency']:3.0f}%{group}"
+
+
+def _stops(rows: list[dict[str, Any]], ways: list[str]) -> str:
+    """Where each way falls below the efficiency that pays."""
+    found = []
+    for way in ways:
+        fitting = [row for row in rows if row[way] is not None and row[way]["fits"]]
+        below = next((row["devices"] for row in fitting if row[way]["efficiency"] < PAYS), None)
+        if fitting:
+            found.append(f"{way} " + (f"from {below:,}" if below else "nowhere"))
+    below = f"below {100.0 * PAYS:g}%: {', '.join(found) or 'nothing fits'}"
+    return f"tokens a second, and their share of what the devices do when each is alone\n{below}"
 
 
 def _memory(memory: dict[str, Any]) -> Table:
