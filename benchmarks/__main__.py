@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("step", quick="--rounds 5", full=""),
-    Part("loss_head", quick="--rounds 3", full=""),
+    Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
 )

@@ -122,8 +122,8 @@ class _RowLoss(NamedTuple):
         target_logit_R1 = work_RV.gather(1, target_R1)
         mean_logit_R1 = work_RV.mean(1, keepdim=True) if self.label_smoothing else target_logit_R1
         max_R1 = work_RV.amax(1, keepdim=True)
-        # One pass takes half the time of a difference and an exponential. Its own sum is not used, as it has fewer digits
-        # than that of ``sum``: the softmax stands for exponentials over a base close to the logsumexp.
+        # One pass, in half the time of a difference and an exponential. The others' sum is needed all the same, so the
+        # softmax is taken for exponentials above a base, which is the logsumexp but for what its own sum has lost.
         exp_RV = torch.softmax(work_RV, 1, out=work_RV)
         base_R1 = max_R1 - exp_RV.amax(1, keepdim=True).log()
         target_exp_R1 = exp_RV.gather(1, target_R1)
