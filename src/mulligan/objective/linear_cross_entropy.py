@@ -220,7 +220,8 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _multiply(hidden_CD: Tensor, weight_VD: Tensor, logits_CV: Tensor) -> None:
     """Write ``hidden @ weight.T`` into ``logits``."""
-    tile_rows = len(weight_VD) if weight_VD.is_cuda else max(1, TILE_ELEMENTS // weight_VD.shape[1])
+    by_mkl = not weight_VD.is_cuda and weight_VD.dtype.itemsize >= 4
+    tile_rows = max(1, TILE_ELEMENTS // weight_VD.shape[1]) if by_mkl else len(weight_VD)
     for weight_RD, logits_CR in zip(weight_VD.split(tile_rows), logits_CV.split(tile_rows, dim=1), strict=True):
         torch.mm(hidden_CD, weight_RD.T, out=logits_CR)
 
