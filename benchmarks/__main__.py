@@ -27,7 +27,7 @@ class Part(NamedTuple):
 PARTS = (
     Part("peers", quick="--rounds 3", full="--full"),
     Part("step", quick="--rounds 5", full=""),
-    Part("loss_head", quick="--rounds 3", full=""),
+    Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
     Part("scaling", quick="--rounds 5 --steps 2", full=""),

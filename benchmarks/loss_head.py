@@ -1,25 +1,40 @@
-"""The chunked loss head against the plain one, forward and backward: time and peak memory.
+"""Forms of the loss head, forward and backward: time and peak memory.
 
-    python -m benchmarks.loss_head [--rounds 5] [--json PATH]
+    python -m benchmarks.loss_head [--full] [--rounds 5] [--json PATH]
 
-Plain: the logits of all tokens in float32, ``F.cross_entropy`` with label smoothing, and a logsumexp of its own for the
-z-loss. Chunked: ``mulligan.objective.linear_cross_entropy``. Both make the gradients of the hidden states and of the
-head's weight, which count into the memory; the inputs do not.
+Ours is ``mulligan.objective.linear_cross_entropy`` with z-loss and label smoothing, and "ours, bare" the same without.
+The others:
+
+    plain              the logits of all tokens in float32, ``F.cross_entropy`` with label smoothing, and a logsumexp of
+                       its own for the z-loss
+    compiled plain     the same through ``torch.compile``; with --full
+    torch              ``F.linear_cross_entropy`` of torch 2.13 in chunks of its own choice, bare: it chunks only
+                       without label smoothing and knows no z-loss
+    torch, 1,024 rows  the same in chunks of 1,024 rows, as fast as it gets
+    liger              ``LigerFusedLinearCrossEntropyLoss`` with z-loss and label smoothing, on a GPU where installed
+    cut-cross-entropy  its ``linear_cross_entropy``, bare, on a GPU where installed
+
+All make the gradients of the hidden states and of the head's weight, which count into the memory; the inputs do not.
+Judged are ours, with z-loss and smoothing, against the least memory and the least time of the others, bare or not.
 
 The memory of the CPU is the peak of the resident set above what was there before, in a process of its own for each form
 (Linux only: it resets the peak through /proc/self/clear_refs); that of a GPU is what PyTorch's allocator counts.
-Ratios are chunked / plain. The aims were set for the CPU, and are shown beside a GPU's numbers for comparison. On a CPU
-without bf16 matrix instructions a plain forward and backward in bf16 takes 3 to 12 minutes, and says nothing: its cases
-are left out.
+Times are of forms in turns, and the smaller cases get more rounds. The aims against the plain form were set for the
+CPU, and are shown beside a GPU's numbers for comparison. On a CPU without bf16 matrix instructions a plain forward and
+backward in bf16 takes 3 to 12 minutes, and says nothing: its cases are left out.
 """
 
 import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,26 +43,52 @@ from torch import Tensor
 from benchmarks.interleave import interleave
 from benchmarks.report import Report, Row, make_parser
 from mulligan.objective.linear_cross_entropy import linear_cross_entropy
-from mulligan.training.hardware import cpu_multiplies_bf16
+from mulligan.training.hardware import cpu_multiplies
 
-VOCABULARY, WIDTH = 32_000, 512
+WIDTH = 512
 Z_LOSS, LABEL_SMOOTHING = 1e-4, 0.1
 WARMUP_TOKENS = 64
+COMPILE_SECONDS = 600  # for a form's process, the compilation included
+PLAIN_COPIES = 5  # of the logits in float32 that the plain form holds at its peak: seen
+MEMORY_TARGET, TIME_TARGET = 1.0, 1.05  # of the least and of the fastest of the others
+FEW_LOGITS = 4_096 * 32_000  # of a case that gets all rounds; one with more gets fewer
 MB = 1e6
 
 
 class Case(NamedTuple):
     tokens: int
+    vocabulary: int
     dtype: str
-    memory_aim: float
-    time_aim: float
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, {self.tokens:,} tokens, vocabulary {self.vocabulary:,}"
 
 
-CASES = (
-    Case(4_096, "float32", memory_aim=1 / 10, time_aim=0.6),
-    Case(4_096, "bfloat16", memory_aim=1 / 7, time_aim=0.4),
-    Case(16_384, "bfloat16", memory_aim=1 / 20, time_aim=0.25),
-)
+class Aims(NamedTuple):
+    """Of the plain form's memory and time."""
+
+    memory: float
+    time: float
+
+
+AIMS = {
+    Case(4_096, 32_000, "float32"): Aims(memory=1 / 10, time=0.6),
+    Case(4_096, 32_000, "bfloat16"): Aims(memory=1 / 7, time=0.4),
+    Case(16_384, 32_000, "bfloat16"): Aims(memory=1 / 20, time=0.25),
+}
+FULL_CASES = [
+    Case(*sizes) for sizes in product((4_096, 8_192, 16_384), (32_000, 128_000, 256_000), ("float32", "bfloat16"))
+]
+Form = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def ours(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    terms = linear_cross_entropy(hidden_ND, weight_VD, targets_N, z_loss=Z_LOSS, label_smoothing=LABEL_SMOOTHING)
+    return terms.loss_sum
+
+
+def ours_bare(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    return linear_cross_entropy(hidden_ND, weight_VD, targets_N).loss_sum
 
 
 def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
@@ -56,22 +97,64 @@ def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
     return loss + Z_LOSS * torch.logsumexp(logits_NV, dim=1).square().sum()
 
 
-def chunked(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    terms = linear_cross_entropy(hidden_ND, weight_VD, targets_N, z_loss=Z_LOSS, label_smoothing=LABEL_SMOOTHING)
-    return terms.loss_sum
+def torch_chunked(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, **options: int | None) -> Tensor:
+    chosen = torch.nn.LinearCrossEntropyOptions(**options)
+    return F.linear_cross_entropy(hidden_ND, weight_VD, targets_N, reduction="sum", options=chosen)
 
 
-FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"plain": plain, "chunked": chunked}
+def liger(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    head = import_module("liger_kernel.transformers").LigerFusedLinearCrossEntropyLoss(
+        lse_square_scale=Z_LOSS, label_smoothing=LABEL_SMOOTHING, reduction="sum"
+    )
+    return head(weight_VD, hidden_ND, targets_N)
 
 
-def inputs(tokens: int, dtype: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def cut_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    return import_module("cut_cross_entropy").linear_cross_entropy(hidden_ND, weight_VD, targets_N, reduction="sum")
+
+
+REGULARIZED = ("ours", "plain", "compiled plain", "liger")
+FORMS: dict[str, Form] = {
+    "ours": ours,
+    "ours, bare": ours_bare,
+    "plain": plain,
+    "compiled plain": torch.compile(plain),
+    "torch": torch_chunked,
+    "torch, 1,024 rows": partial(torch_chunked, batch_chunk_size=1024, chunking_method=None),
+    "liger": liger,
+    "cut-cross-entropy": cut_cross_entropy,
+}
+
+
+def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str | None:
+    if form == "compiled plain" and not full:
+        return "with --full"
+    if form.endswith("plain") and PLAIN_COPIES * 4 * case.tokens * case.vocabulary > memory_of(device) / 2:
+        return "more than half of the memory"
+    if form.startswith("torch") and not hasattr(F, "linear_cross_entropy"):
+        return "not in this torch"
+    if form in ("liger", "cut-cross-entropy"):
+        if device == "cpu":
+            return "GPU only"
+        if find_spec({"liger": "liger_kernel"}.get(form, "cut_cross_entropy")) is None:
+            return "not installed"
+    return None
+
+
+def memory_of(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@cache
+def inputs(case: Case, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states of unit variance and a weight that gives logits of unit variance."""
     torch.manual_seed(0)
-    hidden_ND = torch.randn(tokens, WIDTH, device=device).to(getattr(torch, dtype)).requires_grad_()
-    weight_VD = (
-        torch.randn(VOCABULARY, WIDTH, device=device).mul_(WIDTH**-0.5).to(getattr(torch, dtype)).requires_grad_()
-    )
-    return hidden_ND, weight_VD, torch.randint(VOCABULARY, (tokens,), device=device)
+    dtype = getattr(torch, case.dtype)
+    hidden_ND = torch.randn(case.tokens, WIDTH, device=device).to(dtype).requires_grad_()
+    weight_VD = torch.randn(case.vocabulary, WIDTH, device=device).mul_(WIDTH**-0.5).to(dtype).requires_grad_()
+    return hidden_ND, weight_VD, torch.randint(case.vocabulary, (case.tokens,), device=device)
 
 
 def forward_backward(form: str, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> float:
@@ -81,22 +164,27 @@ def forward_backward(form: str, hidden_ND: Tensor, weight_VD: Tensor, targets_N:
     return loss.item()  # waits for a GPU
 
 
-def peak_memory(form: str, tokens: int, dtype: str, device: str) -> float:
-    """MB above the inputs at the peak of one forward and backward; on the CPU meant for a fresh process."""
-    hidden_ND, weight_VD, targets_N = inputs(tokens, dtype, device)
-    few_ND = hidden_ND[:WARMUP_TOKENS].detach().requires_grad_()
-    forward_backward(form, few_ND, weight_VD, targets_N[:WARMUP_TOKENS])  # loads kernels and threads
+def warm_up(form: str, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> None:
+    """Load kernels and threads; what is compiled is compiled for a number of tokens."""
+    few = len(hidden_ND) if form.startswith("compiled") else WARMUP_TOKENS
+    forward_backward(form, hidden_ND[:few].detach().requires_grad_(), weight_VD, targets_N[:few])
     weight_VD.grad = None
+
+
+def peak_memory(form: str, case: Case, device: str) -> tuple[float, float]:
+    """MB above the inputs at the peak of a forward and backward, and its loss; on the CPU meant for a fresh process."""
+    tensors = inputs(case, device)
+    warm_up(form, *tensors)
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        forward_backward(form, hidden_ND, weight_VD, targets_N)
-        return (torch.cuda.max_memory_allocated() - before) / MB
+        loss = forward_backward(form, *tensors)
+        return (torch.cuda.max_memory_allocated() - before) / MB, loss
     ctypes.CDLL(None).malloc_trim(0)  # glibc's own keep would hide as much of the peak
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_resident_bytes()
-    forward_backward(form, hidden_ND, weight_VD, targets_N)
-    return (peak_resident_bytes() - before) / MB
+    loss = forward_backward(form, *tensors)
+    return (peak_resident_bytes() - before) / MB, loss
 
 
 def peak_resident_bytes() -> int:
@@ -104,51 +192,81 @@ def peak_resident_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
-def peak_memory_apart(form: str, tokens: int, dtype: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.loss_head", "--memory-of", form, str(tokens), dtype]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+def peak_memory_apart(form: str, case: Case) -> tuple[float, float]:
+    sizes = (str(case.tokens), str(case.vocabulary), case.dtype)
+    command = [sys.executable, "-m", "benchmarks.loss_head", "--memory-of", form, *sizes]
+    timeout = COMPILE_SECONDS if form.startswith("compiled") else None
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=timeout)
+    peak, loss = map(float, done.stdout.split())
+    return peak, loss
 
 
-def compare(case: Case, device: str, rounds: int) -> list[Row]:
-    tensors = inputs(case.tokens, case.dtype, device)
-    losses = {form: forward_backward(form, *tensors) for form in FORMS}  # the warm-up
-    assert abs(losses["chunked"] / losses["plain"] - 1.0) < 1e-3, f"the forms differ: {losses}"
-    variants = {form: partial(forward_backward, form, *tensors) for form in FORMS}
+def compare(report: Report, case: Case, device: str, rounds: int, full: bool) -> None:
+    absent = {form: reason_to_leave_out(form, case, device, full) for form in FORMS}
+    measure = peak_memory_apart if device == "cpu" else partial(peak_memory, device=device)
+    memory: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    for form in FORMS:
+        if absent[form] is None:
+            try:
+                memory[form], losses[form] = measure(form, case)
+            except subprocess.TimeoutExpired:
+                absent[form] = f"over {COMPILE_SECONDS} s"
+    for form, loss in losses.items():
+        reference = losses["ours" if form in REGULARIZED else "ours, bare"]
+        assert abs(loss / reference - 1.0) < 1e-3, f"the forms differ: {losses}"
+    variants: dict[str, Callable[[], float]] = {}
+    for form in memory:
+        warm_up(form, *inputs(case, device))
+        variants[form] = partial(forward_backward, form, *inputs(case, device))
     timings = interleave(variants, rounds=rounds, warmup_rounds=0)
-    del tensors, variants
-    if device == "cpu":
-        memory = {form: peak_memory_apart(form, case.tokens, case.dtype) for form in FORMS}
-    else:
-        memory = {form: peak_memory(form, case.tokens, case.dtype, device) for form in FORMS}
+    inputs.cache_clear()
+
+    others = [form for form in memory if not form.startswith("ours")]
+    least, fastest = min(others, key=memory.__getitem__), min(others, key=lambda form: timings[form].median)
     rows: list[Row] = []
-    for form, timing in timings.items():
-        judged = form == "chunked"
-        row: Row = {"form": form, "seconds": timing.median, "ratio": timing.ratio_to(timings["plain"])}
-        row |= {"aim": case.time_aim if judged else None, "met": row["ratio"] <= case.time_aim if judged else None}
-        row |= {"cpu s ratio": timing.cpu_ratio_to(timings["plain"]), "peak MB": memory[form]}
-        row |= {"MB ratio": memory[form] / memory["plain"], "MB aim": case.memory_aim if judged else None}
-        rows.append(row | {"MB met": row["MB ratio"] <= case.memory_aim if judged else None})
-    return rows
+    for form, reason in absent.items():
+        row: Row = {"form": form, "z-loss, smoothing": form in REGULARIZED, "left out": reason}
+        timing = timings.get(form)
+        row |= {"seconds": timing and timing.median, "of the fastest": timing and timing.ratio_to(timings[fastest])}
+        row |= {"by cpu s": timing and timing.cpu_ratio_to(timings[fastest])}
+        row |= {"peak MB": memory.get(form), "of the least": timing and memory[form] / memory[least]}
+        rows.append(row)
+    title = f"{device}, {case}"
+    report.add(f"{title}, width {WIDTH}, {rounds} rounds", rows)
+    targets = [(least, MEMORY_TARGET, None), (fastest, None, TIME_TARGET)]
+    if case in AIMS:
+        targets.append(("plain", *AIMS[case]))
+    for peer, memory_target, time_target in targets:
+        row: dict[str, Any] = {"peer": peer}
+        if memory_target is not None:
+            row |= {"ours": memory["ours"], "theirs": memory[peer], "ratio": memory["ours"] / memory[peer]}
+            report.judge(f"loss head's peak memory, {title}", unit="MB", at_most=memory_target, **row)
+        if time_target is not None:
+            row |= {"ours": timings["ours"].median, "theirs": timings[peer].median}
+            row |= {"ratio": timings["ours"].ratio_to(timings[peer])}
+            report.judge(f"loss head's time, {title}", unit="s", at_most=time_target, **row)
 
 
 def main() -> None:
     parser = make_parser(__doc__, rounds=5)
+    parser.add_argument("--full", action="store_true", help="all vocabularies and tokens, and a compiled plain form")
     parser.add_argument(
-        "--memory-of", nargs=3, metavar=("FORM", "TOKENS", "TYPE"), help="print one form's CPU peak in MB"
+        "--memory-of", nargs=4, metavar=("FORM", "TOKENS", "VOCABULARY", "TYPE"), help="one form's CPU peak in MB, loss"
     )
     options = parser.parse_args()
     if options.memory_of:
-        form, tokens, dtype = options.memory_of
-        print(peak_memory(form, int(tokens), dtype, "cpu"))
+        form, tokens, vocabulary, dtype = options.memory_of
+        print(*peak_memory(form, Case(int(tokens), int(vocabulary), dtype), "cpu"))
         return
     report = Report()
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        for case in CASES:
-            if device == "cpu" and case.dtype == "bfloat16" and not cpu_multiplies_bf16():
-                print(f"\ncpu, bfloat16, {case.tokens:,} tokens: left out, no bf16 matrix instructions", flush=True)
+        for case in FULL_CASES if options.full else AIMS:
+            if device == "cpu" and case.dtype == "bfloat16" and not cpu_multiplies("bf16"):
+                print(f"\ncpu, {case}: left out, no bf16 matrix instructions", flush=True)
                 continue
-            title = f"{device}, {case.dtype}, {case.tokens:,} tokens, vocabulary {VOCABULARY:,}, width {WIDTH}"
-            report.add(f"{title}, {options.rounds} rounds", compare(case, device, options.rounds))
+            rounds = max(1, options.rounds * FEW_LOGITS // (case.tokens * case.vocabulary))
+            compare(report, case, device, rounds, options.full)
     report.write(options.json)
 
 

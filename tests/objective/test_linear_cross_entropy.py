@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mulligan.objective.linear_cross_entropy import Terms, linear_cross_entropy
+from mulligan.objective.linear_cross_entropy import (
+    CHUNK_BYTES,
+    CPU_CHUNK_BYTES,
+    CPU_CHUNK_ROWS,
+    Terms,
+    linear_cross_entropy,
+    rows_of_a_chunk,
+)
 from mulligan.objective.next_token import plain_cross_entropy
 
 Options = dict[str, float | None]
@@ -129,12 +136,68 @@ def test_float16_gradients_of_large_vocabularies_neither_vanish_nor_overflow() -
         assert (found.double() - exact).norm() <= 1e-3 * exact.norm()
 
 
+def test_columns_that_fill_several_tiles_and_blocks_of_rows_match_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mulligan.objective.linear_cross_entropy.TILE_ELEMENTS", 8 * 16)
+    monkeypatch.setattr("mulligan.objective.linear_cross_entropy.SCRATCH_ELEMENTS", 4 * 61)
+    hidden, weight, targets = inputs(6, 30, 61, 16, 1.0, 0.2)
+    options = {"z_loss": 0.1, "label_smoothing": 0.1, "softcap": None}
+    logits = (hidden.double() @ weight.double().T).requires_grad_()
+    oracle(logits, targets, options)[0].backward()
+    exact = hidden.double(), weight.double()
+    linear_cross_entropy(hidden.requires_grad_(), weight.requires_grad_(), targets, **options).loss_sum.backward()
+    assert_close_to_product(hidden.grad, logits.grad, exact[1], TOLERANCE[torch.float32])
+    assert_close_to_product(weight.grad, logits.grad.T, exact[0], TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary", "bytes_of_a_logit", "on_cpu", "most"),
+    [
+        (4096, 32_000, 4, True, CPU_CHUNK_BYTES // 128_000),
+        (5000, 128_000, 4, True, CPU_CHUNK_ROWS),
+        (100, 4096, 4, True, 100),
+        (0, 9, 4, True, 1),
+        (16_384, 32_000, 2, True, CHUNK_BYTES // 64_000),
+        (16_384, 32_000, 4, False, CHUNK_BYTES // 128_000),
+    ],
+)
+def test_chunks_are_within_their_bytes_and_of_one_size(
+    tokens: int, vocabulary: int, bytes_of_a_logit: int, on_cpu: bool, most: int
+) -> None:
+    rows = rows_of_a_chunk(tokens, vocabulary, bytes_of_a_logit=bytes_of_a_logit, on_cpu=on_cpu)
+    assert 1 <= rows <= most
+    num_chunks = math.ceil(tokens / rows)
+    assert num_chunks == math.ceil(tokens / most)  # no more of them than the bytes ask for
+    assert num_chunks * rows - tokens < max(1, num_chunks)  # the last is short by less than a row a chunk
+
+
+def test_no_tensor_is_larger_than_the_weight_or_a_chunk_and_the_weight_is_not_copied() -> None:
+    hidden, weight, targets = inputs(7, 64, 100, 8, 1.0, 0.0)
+    with RecordSizes() as made:
+        linear_cross_entropy(hidden.requires_grad_(), weight.requires_grad_(), targets, z_loss=0.1, chunk_rows=16)
+    assert max(made.sizes) == 16 * 100
+    assert made.sizes.count(weight.numel()) == 1  # its gradient
+
+
 def test_without_gradients_none_is_made() -> None:
     hidden, weight, targets = inputs(0, 12, 30, 8, 1.0, 0.2)
     weight.requires_grad_()
     with torch.no_grad(), CountProducts() as products:
         linear_cross_entropy(hidden, weight, targets)
     assert products.count == 1
+
+
+class RecordSizes(TorchDispatchMode):
+    """Elements of every storage that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not any(arg.alias_info for arg in func._schema.returns):
+            self.sizes.append(result.numel())
+        return result
 
 
 class CountProducts(TorchDispatchMode):

@@ -7,7 +7,7 @@ this model, whose attention keeps no scores (Dao et al. 2022). The masks of drop
 from dataclasses import dataclass
 
 from mulligan.model.config import ModelConfig
-from mulligan.objective.linear_cross_entropy import CHUNK_BYTES, SCRATCH_ELEMENTS
+from mulligan.objective.linear_cross_entropy import SCRATCH_ELEMENTS, rows_of_a_chunk
 from mulligan.objective.next_token import PLAIN_VOCABULARY
 
 PLAIN_HEAD_COPIES = 6  # of its logits in float32: themselves, two log-softmaxes, and the gradients of the three
@@ -128,7 +128,7 @@ def _head(model: ModelConfig, layout: Layout) -> float:
     hidden = 2 * tokens * model.width * layout.kept_bytes  # and its gradient
     if vocabulary <= PLAIN_VOCABULARY:
         return hidden + tokens * vocabulary * (computed + PLAIN_HEAD_COPIES * 4)
-    rows = min(tokens, max(1, CHUNK_BYTES // (computed * vocabulary)))
+    rows = rows_of_a_chunk(tokens, vocabulary, bytes_of_a_logit=computed, on_cpu=layout.on_cpu)
     logits = rows * vocabulary * computed
     weight = vocabulary * model.width
     if computed == 4:
