@@ -27,7 +27,7 @@ class Part(NamedTuple):
 PARTS = (
     Part("step", quick="--rounds 5", full=""),
     Part("loss_head", quick="--rounds 3", full=""),
-    Part("document_mask", quick="--rounds 3", full=""),
+    Part("document_mask", quick="--rounds 2", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
 )

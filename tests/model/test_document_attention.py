@@ -25,6 +25,10 @@ ROWS = {  # lengths of the documents of each row
     "longer than a block of the kernel": [[300, 501], [799, 2]],
 }
 
+# What the compiler itself does.
+JIT = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+LEAF = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
 
 def begins(rows: list[list[int]]) -> Tensor:
     return begins_of(torch.stack([torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in rows]))
@@ -100,10 +104,9 @@ def test_rows_of_one_document_are_one_piece() -> None:
     assert rows_and_places == [(slice(0, 2), whole), *apart, (slice(3, 4), whole)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_operator_keeps_what_it_tells_the_compiler(dtype: torch.dtype) -> None:
+def test_the_operator_keeps_what_it_tells_the_compiler() -> None:
     begins_BT = begins(ROWS["cut and whole rows"])
-    q, k, v, _ = (x.to(dtype).requires_grad_() for x in random_inputs(begins_BT, 4, 2))
+    q, k, v, _ = (x.bfloat16().requires_grad_() for x in random_inputs(begins_BT, 4, 2))
     torch.library.opcheck(_attend_apart, (q, k, v, begins_BT))
 
 
@@ -121,7 +124,7 @@ def test_the_block_mask_is_that_of_the_dense_mask(rows: list[list[int]]) -> None
             assert getattr(ours, f"{name}_{part}").equal(getattr(wanted, f"{name}_{part}")), f"{name}_{part}"
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own vmap
+@JIT
 @pytest.mark.parametrize("rows", [ROWS["cut and whole rows"], ROWS["longer than a block of the kernel"]])
 def test_flex_attention_gives_the_numbers_of_a_dense_mask(
     rows: list[list[int]], monkeypatch: pytest.MonkeyPatch
@@ -186,7 +189,8 @@ def test_under_autocast_it_is_a_rounded_float32(dtype: torch.dtype, tolerance: f
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # read by the compiler itself
+@JIT
+@LEAF
 def test_compiled_blocks_give_the_same_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     eager, compiled = model(), model()
@@ -202,11 +206,12 @@ def test_compiled_blocks_give_the_same_and_compile_once(monkeypatch: pytest.Monk
             logits_BTV.square().sum().backward()
             results.append((logits_BTV, *(parameter.grad for parameter in network.parameters())))
         for one, other in zip(*results, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+            assert (one - other).norm() <= 1e-5 * one.norm()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@JIT
+@LEAF
 @pytest.mark.parametrize("compiles", [False, True])
 def test_a_gpu_gives_the_numbers_of_the_cpu(compiles: bool) -> None:
     on_cpu, on_gpu = model(), model(device="cuda")
