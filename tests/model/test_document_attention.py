@@ -64,15 +64,14 @@ def reference(q: Tensor, k: Tensor, v: Tensor, begins_BT: Tensor) -> Tensor:
 
 def check_against_reference(begins_BT: Tensor, num_heads: int, num_groups: int) -> None:
     *inputs, grad = random_inputs(begins_BT, num_heads, num_groups)
-    single = [x.clone().requires_grad_() for x in inputs]
-    double = [x.double().requires_grad_() for x in inputs]
-    result, expected = attend_inside(*single, begins_BT), reference(*double, begins_BT)
-    pairs = [(result, expected)]
-    pairs += zip(
-        torch.autograd.grad(result, single, grad), torch.autograd.grad(expected, double, grad.double()), strict=True
-    )
-    for ours, wanted in pairs:
-        torch.testing.assert_close(ours.double(), wanted, rtol=1e-6, atol=1e-6 * max(1.0, wanted.abs().max().item()))
+    results = []
+    for attend, dtype in ((reference, torch.float64), (attend_inside, torch.float64), (attend_inside, torch.float32)):
+        qkv = [x.to(dtype, copy=True).requires_grad_() for x in inputs]
+        result = attend(*qkv, begins_BT)
+        results.append((result, *torch.autograd.grad(result, qkv, grad.to(dtype))))
+    for wanted, double, single in zip(*results, strict=True):
+        torch.testing.assert_close(double, wanted, rtol=1e-12, atol=1e-12)
+        assert (single - wanted).norm() <= 1e-6 * max(wanted.norm(), grad.norm())
 
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
