@@ -1,4 +1,4 @@
-"""Causal grouped-query self-attention on PyTorch's scaled_dot_product_attention.
+"""Causal grouped-query self-attention on PyTorch's scaled_dot_product_attention, or inside documents on its kin.
 
 Shapes: B batch, T positions, D width, H query heads, G key-value heads, K head width, P cached positions. Under tensor
 parallelism H and G are this rank's.
@@ -9,18 +9,23 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from mulligan.model.config import ModelConfig
+from mulligan.model.document_attention import attend_inside
 from mulligan.model.norm import make_norm
 from mulligan.model.rope import rotate
 
 
 class Positions(NamedTuple):
-    """What attention needs to know of the tokens' places: rotary tables, if any, and the mask, if not plain causal."""
+    """What attention needs to know of the tokens' places: rotary tables, if any, and what it sees, if not plain causal:
+    a mask, or the documents in a form of ``document_attention``.
+    """
 
     cos_TK: Tensor | None
     sin_TK: Tensor | None
     mask_B1TT: Tensor | None
+    documents: Tensor | BlockMask | None
 
 
 class Attention(nn.Module):
@@ -49,15 +54,19 @@ class Attention(nn.Module):
             k_BGTK = rotate(k_BGTK, positions.cos_TK, positions.sin_TK)
         if cache is not None:
             k_BGTK, v_BGTK = _extend(cache, k_BGTK, v_BGTK)
-        attended_BHTK = F.scaled_dot_product_attention(
-            q_BHTK.to(v_BGTK.dtype),
-            k_BGTK.to(v_BGTK.dtype),
-            v_BGTK,
-            attn_mask=positions.mask_B1TT,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=positions.mask_B1TT is None and q_BHTK.shape[2] > 1,
-            enable_gqa=self.is_grouped,
-        )
+        q_BHTK, k_BGTK = q_BHTK.to(v_BGTK.dtype), k_BGTK.to(v_BGTK.dtype)
+        if positions.documents is not None:
+            attended_BHTK = attend_inside(q_BHTK, k_BGTK, v_BGTK, positions.documents)
+        else:
+            attended_BHTK = F.scaled_dot_product_attention(
+                q_BHTK,
+                k_BGTK,
+                v_BGTK,
+                attn_mask=positions.mask_B1TT,
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=positions.mask_B1TT is None and q_BHTK.shape[2] > 1,
+                enable_gqa=self.is_grouped,
+            )
         return self.out(attended_BHTK.transpose(1, 2).flatten(2))
 
 

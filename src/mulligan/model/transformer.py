@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
+from mulligan.model.document_attention import FLEX_HEAD_WIDTH, begins_of, block_mask, dense_mask
 from mulligan.model.feedforward import FeedForward
 from mulligan.model.norm import make_norm
 from mulligan.model.parts import fill
@@ -70,8 +72,10 @@ class Transformer(nn.Module):
     ) -> Any:
         """Logits (B, T, V), or whatever ``head(hidden_BTD, weight_VD)`` makes of the last hidden states.
 
-        ``document_BT`` numbers the document of each token; with it, attention stays inside documents. ``caches`` holds
-        a list for each block, empty at first, that keeps keys and values between calls; then ``tokens`` continue them.
+        ``document_BT`` numbers the document of each token, which is a run of equal numbers; with it, attention stays
+        inside documents. With dropout, and in evaluation on a GPU, that takes a mask of all pairs and the time to heed
+        it, else no more time than plain attention. ``caches`` holds a list for each block, empty at first, that keeps
+        keys and values between calls; then ``tokens`` continue them.
         """
         length = tokens_BT.shape[1]
         start = caches[0][0].shape[2] if caches and caches[0] else 0
@@ -137,13 +141,24 @@ class Transformer(nn.Module):
     def _positions(self, start: int, length: int, document_BT: Tensor | None, device: torch.device) -> Positions:
         cos_TK = None if self.cos_TK is None else self.cos_TK[start : start + length]
         sin_TK = None if self.sin_TK is None else self.sin_TK[start : start + length]
-        mask_B1TT = None
+        mask_B1TT, documents = None, None
         if document_BT is not None:
-            same_BTT = document_BT.unsqueeze(2) == document_BT.unsqueeze(1)
-            mask_B1TT = same_BTT.tril().unsqueeze(1)
+            mask_B1TT, documents = self._documents(begins_of(document_BT))
         elif start and length > 1:  # a continued prefix: row i sees the cached positions and itself
             mask_B1TT = torch.ones(length, start + length, dtype=torch.bool, device=device).tril(start)[None, None]
-        return Positions(cos_TK, sin_TK, mask_B1TT)
+        return Positions(cos_TK, sin_TK, mask_B1TT, documents)
+
+    def _documents(self, begins_BT: Tensor) -> tuple[Tensor | None, Tensor | BlockMask | None]:
+        """A mask, or the documents in the form of ``document_attention`` that is for this device."""
+        device = begins_BT.device.type
+        drops = self.training and self.config.dropout > 0.0
+        if device == "cpu" and not drops:
+            return None, begins_BT
+        # FlexAttention must be compiled, which pays over the steps of a training. It knows no float64.
+        can_flex = self.config.head_width >= FLEX_HEAD_WIDTH and self.embedding.weight.dtype != torch.float64
+        if device == "cuda" and self.training and not drops and can_flex:
+            return None, block_mask(begins_BT)
+        return dense_mask(begins_BT), None
 
 
 @torch.no_grad()
