@@ -28,7 +28,6 @@ PARTS = (
     Part("peers", quick="--rounds 3", full="--full"),
     Part("step", quick="--rounds 5", full=""),
     Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
-    Part("loss_head", quick="--rounds 3", full=""),
     Part("document_mask", quick="--rounds 2", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
