@@ -32,6 +32,7 @@ PARTS = (
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
     Part("scaling", quick="--rounds 5 --steps 2", full=""),
+    Part("float8", quick=None, full=""),
 )
 
 

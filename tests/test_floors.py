@@ -24,6 +24,7 @@ HOMES = {
     "tokenizers": {"data"},
     "lm_eval": {"evaluation"},
     "matplotlib": {"report"},
+    "torchao": {"model"},
     "jinja2": {"report"},
     "wandb": {"training"},
 }

@@ -41,6 +41,16 @@ MISTAKES = {
     "train max_steps=0": "max_steps=0 must give at least one step",
     "train precision=fp8": "precision='fp8': expected",
     "train precision=16-true": "precision='16-true': expected auto, 32-true, 16-mixed",
+    "train float8=rowwise": "float8=rowwise needs a GPU of compute capability 8.9 or more, and cpu has no",
+    "train float8=fp8": "float8=fp8 is not one of none, rowwise, rowwise_with_gw_hp, tensorwise",
+    "train float8=rowwise float8.recipe=coarse": "float8.recipe='coarse': expected rowwise, rowwise_with_gw_hp, tensor",
+    "train float8=rowwise float8.emulate=true precision=16-mixed": (
+        "float8=rowwise goes with precision=bf16-mixed or bf16-true or 32-true, not 16-mixed"
+    ),
+    "train float8=rowwise float8.emulate=true model.feedforward_width=100": "16: model.feedforward_width is 100",
+    "train float8=tensorwise trainer=cpu_fsdp trainer.strategy.tensor_parallel_size=2": (
+        "trainer.strategy.tensor_parallel_size=2 splits the layers that float8=tensorwise replaces: set it to 1"
+    ),
     "train compile=maybe": "compile='maybe': expected bool or auto",
     "train trainer=cpu_ddp trainer.strategy.timeout_seconds=0.0": "trainer.strategy.timeout_seconds=0.0 must be",
     "train trainer=cpu_fsdp trainer.strategy.timeout_seconds=-1.0": "trainer.strategy.timeout_seconds=-1.0 must be",

@@ -98,6 +98,24 @@ def test_ranks_and_accumulation_leave_order_and_gradient_alone(
                     assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(scale)), name
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ranks_and_sharding_leave_a_gradient_in_float8_alone(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """Of the same micro-batches: float8's scales are theirs. Later a last bit may decide how an entry is rounded."""
+    plain = (*tiny, "optimizer.clip_norm=null")
+    overrides = (*plain, "float8=rowwise", "float8.emulate=true")
+    alone = record(tmp_path / "alone", "cpu", 1, 4, overrides, "name=alone")
+    exact = record(tmp_path / "exact", "cpu", 1, 4, plain, "name=exact")
+    wanted = alone[0]["gradients"][0]
+    assert not torch.equal(
+        wanted["blocks.0.attention.q.weight"], exact[0]["gradients"][0]["blocks.0.attention.q.weight"]
+    )
+    for trainer in ("cpu_ddp", "cpu_fsdp"):
+        for one in record(tmp_path / trainer, trainer, 2, 2, overrides, f"name={trainer}"):
+            for name, gradient in one["gradients"][0].items():
+                assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(wanted[name].abs().max())), name
+
+
 # Of two steps. FSDP2 sends what a block multiplies with, forward and backward, and what is outside the blocks once;
 # it sums their gradients in float32, and so the norm.
 SENT = {

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from mulligan.cli.record import differences
 from mulligan.files import read_json, sha256_file, write_json
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import load_checkpoint, newest_whole
 from tests.conftest import Cli, environment
-from tests.training.conftest import MakeRun, silent
+from tests.training.conftest import Compose, MakeRun, silent
 
 CHECKPOINTS = Path("runs/default/checkpoints")
+FLOAT8 = ("float8=tensorwise", "float8.emulate=true")
 
 
 class Stop(Exception):
@@ -60,6 +62,20 @@ def test_it_goes_on_with_another_split_into_micro_batches(make_run: MakeRun) -> 
     assert resumed is not None
     assert resumed["step"] == 8
     assert resumed["val_bits_per_byte"] == pytest.approx(whole["val_bits_per_byte"], rel=1e-4)
+
+
+@pytest.mark.parametrize("first", [(), FLOAT8], ids=["into_float8", "out_of_float8"])
+def test_a_checkpoint_goes_on_with_and_without_float8(
+    make_run: MakeRun, composed: Compose, first: tuple[str, ...]
+) -> None:
+    then = () if first else FLOAT8
+    assert differences(composed(*first), composed(*then)), "a run may change its products unseen"
+    interrupted(make_run, 4, *first)
+    said: list[str] = []
+    module = make_run(*then).train(silent, said.append)
+    assert module.attempt == 8
+    assert "going on from step 4" in said[-1]
+    assert type(module.model.blocks[0].attention.q).__name__ == ("Linear" if first else "Float8Linear")
 
 
 def test_a_finished_run_is_evaluated_again_only_for_other_numbers(make_run: MakeRun) -> None:

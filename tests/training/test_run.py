@@ -5,6 +5,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mulligan.data.tokenizer import tokenizer_in
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.held_out import held_out
 from mulligan.model.weights import model_with_weights, weights_sha256
+from mulligan.report.curve import read_curve
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.module import PretrainModule
 from mulligan.training.run import TrainingRun
@@ -39,6 +41,17 @@ def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRu
     scores = held_out(model, shards, batch_size=4, begin_id=tokenizer_in(run.data.folder).begin_id)
     assert scores.bits_per_byte == pytest.approx(summary["val_bits_per_byte"], rel=1e-6)
     assert scores.utf8_bytes == summary["val_utf8_bytes"] == sum(len(text) for text in shards.texts(_tokenizer(run)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["rowwise", "rowwise_with_gw_hp", "tensorwise"])
+def test_a_run_in_float8_learns_as_much(make_run: MakeRun, recipe: str) -> None:
+    options = ("max_steps=200", "checkpoint.every_n_steps=200", "evaluate_every_n_steps=null")
+    for name, chosen in (("without", ()), ("within", (f"float8={recipe}", "float8.emulate=true"))):
+        make_run(*options, *chosen, f"name={name}").train(silent, silent)
+    within, without = (read_curve(Path(f"runs/{name}")).losses for name in ("within", "without"))
+    assert within != without, "nothing was rounded"
+    assert fmean(within[-20:]) == pytest.approx(fmean(without[-20:]), rel=0.01)
 
 
 def test_metrics_hold_every_term(make_run: MakeRun) -> None:

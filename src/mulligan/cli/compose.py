@@ -33,11 +33,13 @@ HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake with
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
 _PLACE = re.compile(r"^full_key: (\S+)$", re.MULTILINE)  # of a node, in Hydra's words
 _OWN_KEY = re.compile(r"\w+=")  # a constructor knows its own keys, not where it stands
-EXTRAS = {"lm_eval": "lm-eval"}  # libraries that not every installation has, and what brings them
+EXTRAS = {"lm_eval": "lm-eval", "torchao": "float8"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
 OmegaConf.register_new_resolver("initial_model", initial_model)
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
+for _name in ("torchao", "torch.utils._pytree"):  # both warn while torchao loads, of what float8 does not need
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:

@@ -19,6 +19,7 @@ from mulligan.data.loader import MicroBatch
 from mulligan.distributed import all_reduce_sum, data_parallel
 from mulligan.model.config import ModelConfig
 from mulligan.model.folder import ModelFolder
+from mulligan.model.linears import Linears
 from mulligan.model.parallel_plan import split_blocks
 from mulligan.model.transformer import Transformer
 from mulligan.objective.linear_cross_entropy import Terms
@@ -46,6 +47,7 @@ class PretrainModule(LightningModule):
         *,
         model: ModelConfig,
         initial_weights: ModelFolder | None,
+        float8: Linears | None,
         objective: NextToken,
         optimizer: AdamWRecipe,
         schedule: Schedule,
@@ -63,7 +65,8 @@ class PretrainModule(LightningModule):
         ledger: Ledger,
     ) -> None:
         super().__init__()
-        self.model_config, self.initial_weights, self.objective = model, initial_weights, objective
+        self.model_config, self.initial_weights, self.float8 = model, initial_weights, float8
+        self.objective = objective
         self.optimizer_recipe, self.schedule, self.num_steps = optimizer, schedule, num_steps
         self.accumulation, self.tensor_parallel_size, self.seed = accumulation, tensor_parallel_size, seed
         self.begin_id, self.document_mask = begin_id, document_mask
@@ -105,6 +108,8 @@ class PretrainModule(LightningModule):
         with torch.device("meta"):
             self.model = Transformer(self.model_config, checkpoints_activations=self.checkpoints_activations)
         self.model.to(torch.get_default_dtype())  # Lightning's bf16-true sets it around this hook
+        if self.float8 is not None:
+            self.float8.convert(self.model)
         if self.device_mesh is not None and self.tensor_parallel_size > 1:
             split_blocks(self.model, self.device_mesh["tensor_parallel"])
         if self.compile_model:

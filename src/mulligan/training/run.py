@@ -115,6 +115,7 @@ class TrainingRun(RunSettings):
         module = PretrainModule(
             model=self.model,
             initial_weights=self.initial_weights,
+            float8=self.float8,
             objective=self.objective,
             optimizer=self.optimizer,
             schedule=self.schedule,

@@ -13,6 +13,7 @@ from mulligan.evaluation.suites import Suite
 from mulligan.files import sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.model.folder import ModelFolder
+from mulligan.model.linears import Linears
 from mulligan.objective.next_token import NextToken
 from mulligan.planning.memory import Layout, state_bytes
 from mulligan.training.arithmetic import (
@@ -65,6 +66,7 @@ class RunSettings:
         suite: dict[str, Suite],
         accept_changes: bool,
         initial_weights: str | None = None,
+        float8: Linears | None = None,
         model: ModelConfig,
         objective: NextToken,
         optimizer: AdamWRecipe,
@@ -169,6 +171,16 @@ class RunSettings:
             activation_checkpointing=activation_checkpointing,
             on_cpu=self.on_cpu,
         )
+        self.float8 = float8
+        if float8 is not None:
+            float8.check(
+                model,
+                device=strategy.root_device,
+                precision=self.precision,
+                tensor_parallel_size=self.tensor_parallel_size,
+                micro_batch=self.micro_batch,
+                sequence_length=sequence_length,
+            )
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
             self.guard.check_reach(checkpoint)
@@ -212,5 +224,7 @@ class RunSettings:
     def regime(self) -> str:
         """What losses depend on besides the weights; it knows no ranks and no micro-batches."""
         parts = [vars(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
+        if self.float8 is not None:
+            parts.append(vars(self.float8))
         sizes = [self.num_steps, self.global_batch, self.sequence_length, self.precision]
         return repr([*sizes, self.data.document_mask, self.data.weights, *parts])
