@@ -90,15 +90,22 @@ def verify(folder: Path, splits: Sequence[str] = SPLITS) -> None:
     before = _found_good(folder)
     good = dict(before)
     for name, digest in expected.items():
-        with suppress(FileNotFoundError):
-            state = os.stat(f"{folder}/{name}")  # noqa: PTH116  # a Path takes longer to make than this
-            good[name] = [digest, state.st_size, state.st_mtime_ns]
-            if good[name] == before.get(name) or sha256_file(folder / name) == digest:
-                continue
-        raise ValueError(f"{folder / name} differs from its manifest; remove {folder} to prepare it again")
+        stamp = _stamp(f"{folder}/{name}", digest)
+        if stamp is None or (stamp != before.get(name) and sha256_file(folder / name) != digest):
+            raise ValueError(f"{folder / name} differs from its manifest; remove {folder} to prepare it again")
+        good[name] = stamp
     if good != before:
         with suppress(OSError):  # a folder that may only be read is hashed each time
             write_json(folder / VERIFIED, good)
+
+
+def _stamp(path: str, digest: str) -> list[Any] | None:
+    """What a file that was found good is known by; None of one that is not there."""
+    try:
+        state = os.stat(path)  # noqa: PTH116  # a Path takes longer to make than this
+    except FileNotFoundError:
+        return None
+    return [digest, state.st_size, state.st_mtime_ns]
 
 
 def _found_good(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import mmap
 import os
 import re
+import resource
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# A map holds a descriptor of its file, and a process has 1,024 of those on most machines.
-MAPPED = 128
+MOST_MAPPED = 4096  # a process may have 65,530 maps, on most machines
 _HEADER_BYTES = 128  # as NumPy pads that of a row
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<|][iu]\d)', 'fortran_order': False, 'shape': \((\d+),\), \} *\n", re.DOTALL
@@ -35,7 +35,7 @@ class Rows:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._paths = [f"{folder}/{name}" for name in names]  # a Path takes as long to make as a header to read
         self._heads = [_head(path) for path in self._paths]
-        self._mapped = lru_cache(MAPPED)(self._map)
+        self._mapped = lru_cache(_most_mapped())(self._map)
 
     @property
     def lengths(self) -> list[int]:
@@ -58,6 +58,12 @@ class Rows:
         # as the disk reads ahead: 128 KB or megabytes, of which nothing is used before it has to make room.
         mapped.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapped, dtype, count=length, offset=start)
+
+
+def _most_mapped() -> int:
+    """A map holds a descriptor, of which a process often has 1,024 in all; and there are several ``Rows`` at once."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_MAPPED if descriptors == resource.RLIM_INFINITY else min(MOST_MAPPED, descriptors // 8)
 
 
 def _head(path: str) -> _Head:
