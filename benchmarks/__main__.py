@@ -33,6 +33,7 @@ PARTS = (
     Part("guard", quick=None, full=""),
     Part("scaling", quick="--rounds 5 --steps 2", full=""),
     Part("float8", quick=None, full=""),
+    Part("startup", quick="--rounds 3", full="--rounds 7"),
 )
 
 

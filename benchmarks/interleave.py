@@ -30,6 +30,10 @@ class Timing:
     def median(self) -> float:
         return median(self.seconds)
 
+    @property
+    def cpu_median(self) -> float:
+        return median(self.cpu_seconds)
+
     def ratio_to(self, first: "Timing") -> float:
         """Median over the rounds of own seconds / the first variant's."""
         return median(mine / other for mine, other in zip(self.seconds, first.seconds, strict=True))

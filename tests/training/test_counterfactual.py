@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.cli.inspection import main
+from mulligan.cli.main import main
 from mulligan.cli.record import write_record
 from mulligan.data.sequencer import Sequencer
 from mulligan.files import read_json
@@ -98,7 +98,7 @@ def test_garbage_is_found_to_be_the_data(
     (number,) = [entry["number"] for entry in rewinds if entry["onset"] <= 61 < entry["step"]]
     assert rewinds[0]["trigger"] == ("gradient" if detected else "loss")
     options = ("run=runs/default", f"intervention={number}", "test=counterfactual", "output=found.json")
-    monkeypatch.setattr("sys.argv", ["mulligan", *options])
+    monkeypatch.setattr("sys.argv", ["mulligan", "inspect", *options])
     assert main() == 0
     assert "verdict: the data: these batches spike from another state too" in capsys.readouterr().out
     found = read_json(Path("found.json"))["counterfactual"]
@@ -112,6 +112,8 @@ def test_a_fault_of_the_machine_does_not_come_again(
     run = make_run(*GUARDED, *NOISE)
     run.train(silent, silent, lambda: write_record(run.folder, composed(*GUARDED, *NOISE)))
     number = Ledger(run.folder / "ledger.jsonl").rewinds[0]["number"]
-    monkeypatch.setattr("sys.argv", ["mulligan", "run=runs/default", f"intervention={number}", "test=counterfactual"])
+    monkeypatch.setattr(
+        "sys.argv", ["mulligan", "inspect", "run=runs/default", f"intervention={number}", "test=counterfactual"]
+    )
     assert main() == 0
     assert "verdict: it does not come again from this state" in capsys.readouterr().out

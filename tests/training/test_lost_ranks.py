@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.distributed import RANKS_LOST
+from mulligan.launcher import RANKS_LOST
 from tests.conftest import environment
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,5 @@
 """``mulligan backtest curve=FILE``: what our detector and other frameworks' rules make of a recorded loss curve."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.output import output_path
 from mulligan.cli.record import read_record
 from mulligan.files import write_json
@@ -74,11 +73,7 @@ def _other_settings(recorded: dict[str, Any], detector: Detector) -> list[str]:
     ]
 
 
-def main() -> int:
-    return run_verb("backtest", backtest)
-
-
-def backtest(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     test: Backtest = build(plain(config))
     scores = test.scores()
     if test.output is not None:
@@ -143,7 +138,3 @@ def _numbers(test: Backtest, scores: dict[str, Score | None]) -> dict[str, Any]:
             for name, score in scores.items()
         },
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 import mulligan
+from mulligan.cli.initial_model import initial_model
 
+OmegaConf.register_new_resolver("initial_model", initial_model)  # for conf/model/initial.yaml
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
 

@@ -1,94 +1,22 @@
-"""From the command line to objects: Hydra composes, signatures check, a mistake becomes one line and exit code 2."""
+"""From a composed config to objects: their signatures check it, and Hydra makes what each ``_target_`` names."""
 
-import errno
 import inspect
 import logging
-import os
-import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import hydra
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
-from mulligan.cli.choices import CONF, known_keys, no_such_choice, suggestion
-from mulligan.cli.help_text import print_help
-from mulligan.cli.initial_model import initial_model
-from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
-from mulligan.distributed import RANKS_LOST, check_launcher, end_with_starter, launched_as, loss_of_ranks
+from mulligan.cli.choices import CONF, suggestion
 
-USER_ERROR = 2
-# The user's; what else is raised is ours.
-MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
-FULL = (errno.ENOSPC, errno.EDQUOT)
-HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
-_OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
-_PLACE = re.compile(r"^full_key: (\S+)$", re.MULTILINE)  # of a node, in Hydra's words
-_OWN_KEY = re.compile(r"\w+=")  # a constructor knows its own keys, not where it stands
 EXTRAS = {"lm_eval": "lm-eval", "torchao": "float8"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
-OmegaConf.register_new_resolver("initial_model", initial_model)
-logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
 for _name in ("torchao", "torch.utils._pytree"):  # both warn while torchao loads, of what float8 does not need
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-
-def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
-    """Compose ``conf/VERB.yaml`` with the command line, run ``task`` on it, and return the exit code."""
-    shown = os.environ.get("MULLIGAN_TRACEBACK") == "1"
-    failures: list[Exception] = []
-    sweep = Sweep(verb)
-    asks_for_help = {"-h", "--help"} & set(sys.argv)
-    sys.argv = [word for word in sys.argv if word not in asks_for_help]
-
-    def guarded(config: DictConfig) -> None:
-        try:
-            if asks_for_help:
-                print_help(verb, CONF, config)
-            elif is_sweep():
-                sweep.run_job()
-            else:
-                task(config)
-        except Exception as error:
-            is_loss = loss_of_ranks(error) is not None
-            if not is_loss:
-                _let_rank_zero_speak()
-            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES)):
-                raise
-            failures.append(error)
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
-    try:
-        check_launcher()
-        end_with_starter()
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(guarded)()
-    except MISTAKES as error:
-        if shown:
-            raise
-        _let_rank_zero_speak()
-        failures.append(error)
-    for failure in failures:
-        print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
-    if any(loss_of_ranks(failure) for failure in failures):
-        return RANKS_LOST
-    if failures and isinstance(failures[0], JobFailed):
-        return failures[0].exit_code
-    return USER_ERROR if failures else 0
-
-
-def _let_rank_zero_speak() -> None:
-    """Wait in any other rank: the launcher ends it meanwhile if rank zero made the same mistake, or one before it."""
-    if launched_as():
-        time.sleep(HELD_BACK_SECONDS)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -192,39 +120,3 @@ def _holds_target(value: Any) -> bool:
     if isinstance(value, dict):
         return "_target_" in value or any(_holds_target(item) for item in value.values())
     return isinstance(value, list) and any(_holds_target(item) for item in value)
-
-
-def _one_line(error: BaseException, verb: str) -> str:
-    """The message of what the user did wrong, without the layers that passed it on."""
-    place = ""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        if found := _PLACE.search(str(error)):
-            place = f"{found.group(1)}."
-        error = error.__cause__
-    if reason := loss_of_ranks(error):
-        return (
-            "the ranks have lost each other; one has died, is out of reach, or has not answered for "
-            f"trainer.strategy.timeout_seconds: {reason}"
-        )
-    if isinstance(error, OSError) and error.errno in FULL:  # what we write ourselves has a name
-        path = error.filename or "a file of a logger or a callback"
-        return f"{path}: {error.strerror}; make room there, and the same command goes on"
-    if isinstance(error, OSError) and error.filename:
-        return f"{Path(error.filename)}: {error.strerror}"
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return no_such_choice(error.missing_cfg_file, error.options or [])
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, InterpolationResolutionError) and lines[0].startswith(_OF_RESOLVER):
-        return lines[0].removeprefix(_OF_RESOLVER)
-    message = " ".join(lines) or type(error).__name__
-    if isinstance(error, ValueError) and _OWN_KEY.match(message):
-        message = place + message
-    unknown = re.match(r"Could not override '([^']+)'", message)
-    if unknown:
-        key = unknown.group(1)
-        if key in known_keys(verb):
-            return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
-        return f"{key}: there is no such key{suggestion(key, known_keys(verb))} (`mulligan {verb} --help` shows them)"
-    return message

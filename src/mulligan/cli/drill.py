@@ -1,6 +1,5 @@
 """``mulligan drill``: faults on purpose, one run each, and what the guard made of them."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.output import output_path
 from mulligan.cli.record import write_record
 from mulligan.cli.train import quiet_lightning
-from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import write_json
+from mulligan.launcher import is_launched_rank_zero
 from mulligan.report.drill import Outcome, outcome_of, summary_of
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.stability import Halted
@@ -63,11 +62,7 @@ class Drill:
                 )
 
 
-def main() -> int:
-    return run_verb("drill", drill)
-
-
-def drill(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     quiet_lightning()
     plan: Drill = build(plain(config))
     plan.check(build(_content(config, CLEAN)))
@@ -155,7 +150,3 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
             "-" if outcome.excess_percent is None else f"{outcome.excess_percent:+.1f}%",
         )
     return table
-
-
-if __name__ == "__main__":
-    sys.exit(main())

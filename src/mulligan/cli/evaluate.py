@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.inspection_view import make_console
 from mulligan.cli.output import output_path
@@ -36,11 +36,7 @@ class Evaluation:
         )
 
 
-def main() -> int:
-    return run_verb("evaluate", evaluate)
-
-
-def evaluate(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     evaluation: Evaluation = build(plain(config))
     subject = evaluation.subject()
     scores: dict[str, dict[str, Score]] = {}
@@ -75,7 +71,3 @@ def _table(title: str, scores: dict[str, dict[str, Score]]) -> Table:
                 "" if score.standard_error is None else f"{score.standard_error:.4f}",
             )
     return table
-
-
-if __name__ == "__main__":
-    sys.exit(main())

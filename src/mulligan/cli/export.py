@@ -6,14 +6,13 @@ transformers loads. Weights are read and written one after another, so that a la
 """
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.saved_run import SavedRun
 from mulligan.export.forms import published_config
 from mulligan.export.hugging_face import write_folder
@@ -46,11 +45,7 @@ class Export:
         return self.to.with_suffix(".json")
 
 
-def main() -> int:
-    return run_verb("export", export)
-
-
-def export(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     export: Export = build(plain(config))
     shape: ModelConfig = build(export.run.recorded["model"])
     state = load_unsharded(export.checkpoint.path, mmap=True)
@@ -100,7 +95,3 @@ def _trained(export: Export, shape: ModelConfig) -> Trained:
         starts=[line for line in starts if line["step"] < step],
         interventions=run.ledger.entries[: export.checkpoint.ledger_lines],
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
 """``mulligan generate run=runs/NAME "prompt='def '"``: text, as it is made."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.generation_view import show_completion, show_explanations
 from mulligan.cli.inspection_view import make_console
 from mulligan.cli.output import output_path
@@ -79,11 +78,7 @@ def _prompts(prompt: str | None, prompts: list[str] | None, prompts_file: str | 
     return [prompt or ""] if prompts is None else prompts
 
 
-def main() -> int:
-    return run_verb("generate", generate)
-
-
-def generate(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     generation: Generation = build(plain(config))
     model, tokenizer = generation.run.model(), generation.run.tokenizer()
     completions = generation.completions(model, tokenizer)
@@ -127,7 +122,3 @@ def _as_json(completion: Completion) -> dict[str, Any]:
         "log_probabilities": completion.row.log_probabilities,
         "ended_by": completion.ended_by,
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 The new folder holds model.json, model.safetensors, the tokenizer's file, and imported.json: what it was made of.
 """
 
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 import mulligan
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.data.tokenizer import tokenizer_of
 from mulligan.export.gguf_file import read_gguf
 from mulligan.export.hugging_face import read_folder, source_files
@@ -48,11 +47,7 @@ class Import:
         return source_files(self.source) if self.source.is_dir() else [self.source]
 
 
-def main() -> int:
-    return run_verb("import", import_model)
-
-
-def import_model(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     request: Import = build(plain(config))
     model = request.read()
     with atomic_folder(request.to) as folder:
@@ -80,7 +75,3 @@ def import_model(config: DictConfig) -> None:
             tokenizer_of(model.tokenizer[1])
         except ValueError as error:
             print(f"that tokenizer cannot be used here, only the weights: {model.tokenizer[0]} {error}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mulligan.model.folder import read_shape
+from mulligan.model.shape import read_shape
 
 
 def initial_model(key: str, *, _root_: DictConfig) -> Any:

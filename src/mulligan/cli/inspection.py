@@ -1,13 +1,12 @@
 """``mulligan inspect run=runs/NAME``: what was done to a run; with ``intervention=K`` why, sample by sample."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.counterfactual import counterfactual
 from mulligan.cli.inspection_view import (
@@ -74,11 +73,7 @@ def suspects(entry: dict[str, Any]) -> range:
     return range(entry["onset"], entry["step"] + 1)
 
 
-def main() -> int:
-    return run_verb("inspect", inspect)
-
-
-def inspect(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     inspection: Inspection = build(plain(config))
     if inspection.intervention is None:
         show_interventions(make_console(), inspection.entries)
@@ -148,7 +143,3 @@ def _as_json(one: Offender, tokenizer: Tokenizer, *, with_text: bool) -> dict[st
     if with_text:
         content["text"] = [[piece.text, piece.loss] for piece in pieces(tokenizer, one.tokens.tolist(), losses_of(one))]
     return content
-
-
-if __name__ == "__main__":
-    sys.exit(main())

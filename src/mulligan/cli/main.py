@@ -1,7 +1,13 @@
-"""``mulligan VERB key=value ...``: find the verb's file and run it."""
+"""``mulligan VERB key=value ...``: find the verb, and its file once its config is composed.
 
+What is imported late is imported here: a mistaken verb need not wait for Hydra, nor help for torch and Lightning.
+"""
+
+import gc
 import sys
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 from mulligan import __version__
 
@@ -19,8 +25,8 @@ VERBS = {
     "report": "a run as one page: curves, interventions, samples, next tokens",
     "drill": "faults on purpose, and what the guard makes of them",
 }
-# A file inspect.py would hide Python's own from the ranks that Lightning starts by the path of a verb's file; import.py
-# no statement could name.
+# A file inspect.py would hide Python's own from the ranks that Lightning starts by the path of this file; import.py no
+# statement could name.
 FILES = {"inspect": "inspection", "import": "importing"}
 FLAGS = {"-h", "--help", "--hydra-help", "-m", "--multirun", "-c", "--cfg", "--resolve", "-i", "--info", "--config-dir"}
 USAGE = "\n".join(
@@ -45,11 +51,23 @@ def main() -> int:
         if word.startswith("-") and word.split("=")[0] not in FLAGS:  # Hydra would print its usage, eight lines
             print(f"mulligan {verb}: {word} is not an option; keys are set as key=value", file=sys.stderr)
             return 2
-    module = import_module(f"mulligan.cli.{FILES.get(verb, verb)}")
-    # Lightning starts the other ranks by this path and these arguments, so both must lead straight to the verb.
-    # Hydra takes no option between two overrides.
+    # Lightning starts the other ranks by this path and these arguments.
+    command = [__file__, *sys.argv[1:]]
+    sys.modules["__main__"].__spec__ = None
+    # Hydra reads what is not the verb, and takes no option between two overrides.
     overrides = [word for word in sys.argv[2:] if not word.startswith("-") and ("=" in word or word.startswith("~"))]
     options = [word for word in sys.argv[2:] if word not in overrides]
-    sys.argv = [str(module.__file__), *options, *overrides]
-    sys.modules["__main__"].__spec__ = None
-    return module.main()
+    sys.argv = [__file__, *options, *overrides]
+    return import_module("mulligan.cli.verb").run_verb(verb, partial(_work, verb, command))
+
+
+def _work(verb: str, command: list[str], config: Any) -> None:
+    sys.argv = command
+    gc.disable()  # what an import makes stays: looking through it for garbage takes a fifth of its time
+    module = import_module(f"mulligan.cli.{FILES.get(verb, verb)}")
+    gc.enable()
+    module.work(config)
+
+
+if __name__ == "__main__":  # another rank
+    sys.exit(main())

@@ -1,7 +1,6 @@
 """``mulligan plan``: size, compute, expected loss, memory, time and cost of a run, or of a budget."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from mulligan.cli.compose import build, check, plain, run_verb
+from mulligan.cli.compose import build, check, plain
 from mulligan.cli.output import output_path
 from mulligan.cli.plan_numbers import RunPlan
 from mulligan.cli.plan_view import show
@@ -129,11 +128,7 @@ def _with_one_length(content: dict[str, Any], overrides: Sequence[str]) -> dict[
     return {key: None if asked and key in LENGTHS - asked else node for key, node in content.items()}
 
 
-def main() -> int:
-    return run_verb("plan", plan)
-
-
-def plan(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     content = _with_one_length(plain(config), HydraConfig.get().overrides.task)
     check(content)
     own = set(Plan.__init__.__annotations__) - {"model", "checkpoint", "stability", "trainer", "training"}
@@ -144,7 +139,3 @@ def plan(config: DictConfig) -> None:
     if asked.output is not None:
         write_json(asked.output, numbers)
     show(numbers, Console())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

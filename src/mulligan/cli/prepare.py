@@ -1,20 +1,14 @@
 """``mulligan prepare``: text to a tokenizer and token shards."""
 
-import sys
-
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.data.join import SPLITS
 from mulligan.files import read_json
 
 
-def main() -> int:
-    return run_verb("prepare", prepare)
-
-
-def prepare(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     built = build(plain(config))
     recipe, share = built["data"], built["prepare"]
     with Reporter(speaks=True) as report:
@@ -34,7 +28,3 @@ def prepare(config: DictConfig) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

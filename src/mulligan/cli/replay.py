@@ -7,11 +7,11 @@ from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.record import NEUTRAL, checkpoints_of, differences, played_again, read_earlier_records, read_record
 from mulligan.cli.train import quiet_lightning
-from mulligan.distributed import is_launched_rank_zero
+from mulligan.launcher import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
 from mulligan.training.replay import CompareCheckpoints, StopAfter
 from mulligan.training.run import TrainingRun
@@ -55,11 +55,7 @@ class Replay:
         return run
 
 
-def main() -> int:
-    return run_verb("replay", replay)
-
-
-def replay(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     quiet_lightning()
     replay: Replay = build(plain(config))
     speaks, comparison = is_launched_rank_zero(), replay.comparison
@@ -81,7 +77,3 @@ def replay(config: DictConfig) -> None:
         return
     print(f"differs at {comparison.difference}" + (f"; bit-identical at step {same}" if same else ""))
     sys.exit(DIFFERS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

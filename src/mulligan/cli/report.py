@@ -1,13 +1,12 @@
 """``mulligan report run=runs/NAME``: the run as one HTML page, and its pictures as PNG."""
 
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.output import output_path
 from mulligan.cli.record import different_keys
 from mulligan.cli.saved_run import SavedRun
@@ -47,11 +46,7 @@ class Report:
         self.prompts = prompts
 
 
-def main() -> int:
-    return run_verb("report", report)
-
-
-def report(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     report: Report = build(plain(config))
     run, other = report.run, report.compare
     files = files_of(run)
@@ -168,7 +163,3 @@ def explorer_or_reason(run: SavedRun, prompts: list[str] | None) -> tuple[list[N
         return next_tokens(model, tokenizer, contexts), ""
     except (OSError, ValueError) as error:
         return [], f"The model could not be asked: {error}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,8 @@ from mulligan.cli.saved_run import SavedRun
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.data.tokens import Tokenizer
-from mulligan.model.folder import SHAPE, ModelFolder
+from mulligan.model.folder import ModelFolder
+from mulligan.model.shape import SHAPE
 from mulligan.model.transformer import Transformer
 
 LONGEST_WINDOW = 2048  # attention over all that long-context models read takes minutes on a CPU

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
-from mulligan.distributed import STARTER
+from mulligan.launcher import STARTER
 
 STOPPED = (130, 143)  # Ctrl-C and SIGTERM: they end the sweep, and not the job alone
 

@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain, run_verb
+from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.provenance import note_start, source
 from mulligan.cli.record import (
@@ -23,8 +22,8 @@ from mulligan.cli.record import (
     write_record,
 )
 from mulligan.cli.train_tables import print_closing, print_opening
-from mulligan.distributed import is_launched_rank_zero
 from mulligan.files import exclusive
+from mulligan.launcher import is_launched_rank_zero
 from mulligan.report.picture import draw_run
 from mulligan.training.callbacks.stability import Halted
 from mulligan.training.run import TrainingRun
@@ -33,11 +32,7 @@ from mulligan.training.run import TrainingRun
 WORKERS_OUTLIVE_SECONDS = 7.0
 
 
-def main() -> int:
-    return run_verb("train", train)
-
-
-def train(config: DictConfig) -> None:
+def work(config: DictConfig) -> None:
     quiet_lightning()
     content = plain(config)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
@@ -127,7 +122,3 @@ def quiet_lightning() -> None:
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     # Torch 2.13 renames the option; 2.11 knows the old name only.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

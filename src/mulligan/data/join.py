@@ -1,6 +1,7 @@
 """From tokenized parts to shards: repeated documents are dropped, the splits are parted, all is hashed."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -86,16 +87,25 @@ def verify(folder: Path, splits: Sequence[str] = SPLITS) -> None:
     for shard in manifest["shards"]:
         if shard["split"] in splits:
             expected |= {shard["file"]: shard["sha256"], offsets_name(shard["file"]): shard["documents_sha256"]}
-    good = _found_good(folder)
+    before = _found_good(folder)
+    good = dict(before)
     for name, digest in expected.items():
-        path = folder / name
-        stamp = [digest, path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
-        if stamp is None or (good.get(name) != stamp and sha256_file(path) != digest):
-            raise ValueError(f"{path} differs from its manifest; remove {folder} to prepare it again")
+        stamp = _stamp(f"{folder}/{name}", digest)
+        if stamp is None or (stamp != before.get(name) and sha256_file(folder / name) != digest):
+            raise ValueError(f"{folder / name} differs from its manifest; remove {folder} to prepare it again")
         good[name] = stamp
-    if good != _found_good(folder):
+    if good != before:
         with suppress(OSError):  # a folder that may only be read is hashed each time
             write_json(folder / VERIFIED, good)
+
+
+def _stamp(path: str, digest: str) -> list[Any] | None:
+    """What a file that was found good is known by; None of one that is not there."""
+    try:
+        state = os.stat(path)  # noqa: PTH116  # a Path takes longer to make than this
+    except FileNotFoundError:
+        return None
+    return [digest, state.st_size, state.st_mtime_ns]
 
 
 def _found_good(folder: Path) -> dict[str, Any]:

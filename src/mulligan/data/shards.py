@@ -1,4 +1,4 @@
-"""Prepared data, opened: a manifest and its memory-mapped token files.
+"""Prepared data, opened: a manifest and its token files.
 
 Shapes: S samples, T tokens in a window (sequence_length + 1).
 """
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mulligan.data.rows import Rows
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import read_json
 
@@ -42,14 +43,12 @@ class Shards:
         if max_bytes is not None:
             before = np.cumsum([0, *(entry["utf8_bytes"] for entry in self.entries)])[:-1]
             self.entries = [entry for entry, start in zip(self.entries, before, strict=True) if start < max_bytes]
-        self.tokens = [_opened(folder / entry["file"]) for entry in self.entries]
-        for entry, tokens in zip(self.entries, self.tokens, strict=True):
-            if len(tokens) != entry["tokens"]:
-                raise ValueError(
-                    f"{folder / entry['file']} has {len(tokens)} tokens, its manifest says {entry['tokens']}"
-                )
-        self._documents = [_opened(folder / offsets_name(entry["file"])) for entry in self.entries]
-        windows = [max(0, (len(tokens) - 1) // sequence_length) for tokens in self.tokens]
+        self.tokens = Rows(folder, [entry["file"] for entry in self.entries])
+        for entry, length in zip(self.entries, self.tokens.lengths, strict=True):
+            if length != entry["tokens"]:
+                raise ValueError(f"{folder / entry['file']} has {length} tokens, its manifest says {entry['tokens']}")
+        self._documents = Rows(folder, [offsets_name(entry["file"]) for entry in self.entries])
+        windows = [max(0, (length - 1) // sequence_length) for length in self.tokens.lengths]
         self._first_window = np.concatenate(([0], np.cumsum(windows))).astype(np.int64)
 
     @property
@@ -103,14 +102,6 @@ class Shards:
         """The shard of each window, and the offset of its first token there."""
         shards = np.searchsorted(self._first_window, windows_S, side="right") - 1
         return shards, (windows_S - self._first_window[shards]) * self.sequence_length
-
-
-def _opened(path: Path) -> NDArray[Any]:
-    """The file as a memory-mapped plain array: a slice of numpy's memmap class takes ten times as long."""
-    try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a whole .npy file: {error}") from None
 
 
 def offsets_name(tokens_name: str) -> str:

@@ -6,25 +6,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.parts import fill
+from mulligan.model.shape import SHAPE, read_shape
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import empty_weights, model_with_weights
 
-SHAPE, WEIGHTS = "model.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 # A model with these weights computes the same whatever they are, and may be trained on with others.
 _NO_SHAPE = ("dropout", "init_std", "init_by_depth")
-
-
-def read_shape(folder: Path) -> ModelConfig:
-    path = folder / SHAPE
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: {folder} is not the folder of a model")
-    try:
-        return ModelConfig(**read_json(path))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the shape of a model: {error}") from None
 
 
 class ModelFolder:

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from mulligan.data.prepare import DataRecipe
-from mulligan.distributed import launched_world_size
 from mulligan.evaluation.suites import Suite
 from mulligan.files import sha256_file
+from mulligan.launcher import launched_world_size
 from mulligan.model.config import ModelConfig
 from mulligan.model.folder import ModelFolder
 from mulligan.model.linears import Linears

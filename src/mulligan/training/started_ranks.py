@@ -4,7 +4,7 @@ import signal
 import threading
 from typing import Any
 
-from mulligan.distributed import PATIENCE_SECONDS, POLL_SECONDS, end_as_lost
+from mulligan.launcher import PATIENCE_SECONDS, POLL_SECONDS, end_as_lost
 
 
 class StartedRanks:

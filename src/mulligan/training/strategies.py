@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Par
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from mulligan.distributed import STARTER, rank
+from mulligan.distributed import rank
+from mulligan.launcher import STARTER
 from mulligan.model.parts import fill
 from mulligan.training.checkpoints import load_unsharded
 from mulligan.training.sharded import read_into

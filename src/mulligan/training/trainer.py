@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mulligan.distributed import check_slurm
+from mulligan.launcher import check_slurm
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.hardware import Precision, resolve_precision
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch.distributed as dist
 
-from mulligan.distributed import check_slurm, launched_as, launched_world_size, loss_of_ranks
+from mulligan.launcher import check_slurm, launched_as, launched_world_size, loss_of_ranks
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 BY_SRUN = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "1"}
@@ -86,7 +86,7 @@ subprocess.run(sys.argv[1:], env=os.environ | {"MULLIGAN_STARTER": str(os.getpid
 WAITS = """
 import signal, time
 print("begun", flush=True)
-from mulligan.distributed import end_with_starter
+from mulligan.launcher import end_with_starter
 signal.signal(signal.SIGTERM, lambda *_: (print("told", flush=True), exit(0)))
 end_with_starter()
 print("ready", flush=True)

@@ -1,0 +1,50 @@
+"""What is told before a run's libraries are loaded: help, the config, and mistakes that composing finds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from mulligan.cli.main import VERBS
+from tests.conftest import environment
+
+LIBRARIES = ["torch", "lightning", "datasets", "wandb", "pydantic", "numpy", "tokenizers", "matplotlib"]
+COMMANDS = [
+    *(f"{verb} --help" for verb in VERBS),
+    "train --cfg job --resolve",
+    "train model=initial initial_weights=here --cfg job --resolve",
+    "train sede=1",
+    "train model=tinyy",
+]
+SAYS = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
+from mulligan.cli.main import main
+commands, libraries = json.loads(sys.argv[1])
+told = {}
+for command in commands:
+    sys.argv = ["mulligan", *command.split()]
+    with redirect_stdout(StringIO()) as out, redirect_stderr(out), suppress(SystemExit):
+        main()
+    told[command] = [out.getvalue(), sorted(sys.modules.keys() & set(libraries))]
+print(json.dumps(told))
+"""
+SHAPE = {"vocab_size": 50, "max_length": 16, "width": 8, "num_layers": 3, "num_heads": 2, "feedforward_width": 9}
+
+
+def test_nothing_is_loaded_for_what_needs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/model.json").write_text(json.dumps(SHAPE))
+    done = subprocess.run(
+        [sys.executable, "-c", SAYS, json.dumps([COMMANDS, LIBRARIES])],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert {command: loaded for command, (_, loaded) in told.items() if loaded} == {}
+    for verb in VERBS:
+        assert "Keys, as KEY=VALUE" in told[f"{verb} --help"][0]
+    assert "\nmax_steps: 1000\n" in told["train --cfg job --resolve"][0]
+    assert "  num_layers: 3\n" in told[COMMANDS[-3]][0]
+    assert "sede: there is no such key" in told["train sede=1"][0]
+    assert "model=tinyy is not one of" in told["train model=tinyy"][0]
