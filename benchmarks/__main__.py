@@ -29,6 +29,7 @@ PARTS = (
     Part("loss_head", quick="--rounds 3", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
+    Part("saving", quick="--rounds 3", full="--parameters 30M 124M"),
 )
 
 

@@ -1,14 +1,15 @@
 """Copies of tensors in host memory, in buffers that are made once and used again."""
 
+import ctypes
 from threading import Thread
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 MAX_THREADS = 8  # few of a processor's cores take all of its memory's bandwidth
-SMALL_BYTES = 65536  # a scalar's copy is not worth a view of its bytes
+SMALL_BYTES = 65536  # of scalars and norms, which PyTorch copies in one thread
+
+Span = tuple[int, int, int]  # addresses to copy to and from, bytes
 
 
 class HostCopies:
@@ -45,17 +46,15 @@ class HostCopies:
 
 
 def _copy_in_threads(tensors: dict[str, Tensor], buffers: dict[str, Tensor], num_threads: int) -> None:
-    """Each thread copies a like share of all bytes. PyTorch would begin and end a parallel loop for every tensor, which
-    took a third longer for the 200 of 30 million parameters than one copy of as many bytes.
-    """
-    pairs: list[tuple[Any, Any]] = []
+    """Each thread copies a like share of all bytes: PyTorch would begin and end a parallel loop for every tensor."""
+    spans: list[Span] = []
     for name, tensor in tensors.items():
         kept, live = buffers[name], tensor.detach()
         if live.nbytes < SMALL_BYTES or not (kept.is_contiguous() and live.is_contiguous()):
             kept.copy_(live)
         else:
-            pairs.append((_bytes(kept), _bytes(live)))
-    first, *others = _shares(pairs, num_threads)
+            spans.append((kept.data_ptr(), live.data_ptr(), live.nbytes))
+    first, *others = _shares(spans, num_threads)
     threads = [Thread(target=_copy, args=(share,)) for share in others if share]
     for thread in threads:
         thread.start()
@@ -64,25 +63,21 @@ def _copy_in_threads(tensors: dict[str, Tensor], buffers: dict[str, Tensor], num
         thread.join()
 
 
-def _bytes(tensor: Tensor) -> Any:
-    return tensor.view(-1).view(torch.uint8).numpy()
-
-
-def _shares(pairs: list[tuple[Any, Any]], number: int) -> list[list[tuple[Any, Any]]]:
-    """``pairs``, cut so that each share has as many bytes."""
-    shares: list[list[tuple[Any, Any]]] = [[] for _ in range(number)]
-    size = -(-sum(len(live) for _, live in pairs) // number)
+def _shares(spans: list[Span], number: int) -> list[list[Span]]:
+    """``spans``, cut so that each share has as many bytes."""
+    shares: list[list[Span]] = [[] for _ in range(number)]
+    size = -(-sum(num_bytes for *_, num_bytes in spans) // number)
     done = 0
-    for kept, live in pairs:
+    for kept, live, num_bytes in spans:
         start = 0
-        while start < len(live):
-            stop = min(len(live), start + size - done % size)
-            shares[done // size].append((kept[start:stop], live[start:stop]))
-            done += stop - start
-            start = stop
+        while start < num_bytes:
+            length = min(num_bytes - start, size - done % size)
+            shares[done // size].append((kept + start, live + start, length))
+            done += length
+            start += length
     return shares
 
 
-def _copy(share: list[tuple[Any, Any]]) -> None:
-    for kept, live in share:
-        np.copyto(kept, live)  # lets go of the interpreter
+def _copy(share: list[Span]) -> None:
+    for kept, live, num_bytes in share:
+        ctypes.memmove(kept, live, num_bytes)  # lets go of the interpreter
