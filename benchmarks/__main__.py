@@ -34,6 +34,7 @@ PARTS = (
     Part("scaling", quick="--rounds 5 --steps 2", full=""),
     Part("float8", quick=None, full=""),
     Part("startup", quick="--rounds 3", full="--rounds 7"),
+    Part("saving", quick="--rounds 3", full="--parameters 30M 124M"),
 )
 
 

@@ -48,6 +48,13 @@ def test_parameters_are_those_of_the_built_model(name: str, plan: Plan) -> None:
     }
 
 
+@pytest.mark.parametrize(("every_n_steps", "share"), [(100, 0.0), (75, 0.25)], ids=["of snapshots", "of its own"])
+def test_a_checkpoint_of_a_snapshot_needs_no_copy(every_n_steps: int, share: float, plan: Plan) -> None:
+    told = plan("trainer=cpu", "stability.snapshots.keep=4", f"checkpoint.every_n_steps={every_n_steps}")
+    parts = told["memory"]["parts"]
+    assert parts["copy of a checkpoint"] == share * parts["snapshots"]
+
+
 def test_a_run_on_gpus_that_are_not_there(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     told = plan("model=llama_1b", *GPUS, "sequence_length=2048", "max_tokens_per_parameter=20", "price_per_hour=2.5")
     run, time = told["run"], told["time"]

@@ -48,6 +48,23 @@ def test_the_ring_keeps_the_last_and_makes_no_new_buffers() -> None:
         assert kept.tensors["weight"].equal(state("cpu", step)["weight"])
 
 
+def test_a_lent_state_stays_until_it_is_given_back_and_costs_one_more_at_most() -> None:
+    ring = Snapshots(every_n_steps=1, keep=2)
+    ring.take(0, state("cpu", 0), {})
+    lent = ring.newest(0)
+    assert lent is not None
+    lent.is_lent = True
+    addresses = set()
+    for step in range(1, 9):
+        ring.take(step, state("cpu", step), {})
+        newest = ring.newest(step)
+        assert newest is not None
+        addresses.add(newest.tensors["weight"].data_ptr())
+        assert lent.tensors["weight"].equal(state("cpu", 0)["weight"]) or not lent.is_lent
+        lent.is_lent = step < 5
+    assert len(addresses) == 3, "two of the ring, and the lent one since it was given back"
+
+
 def test_the_budget_is_checked() -> None:
     assert Snapshots(keep=4, max_gigabytes=1.0).check_budget(2e8) == pytest.approx(0.8)
     with pytest.raises(ValueError, match=r"snapshots\.keep=4 states of .* GB are more than stability\.snapshots\.max_"):

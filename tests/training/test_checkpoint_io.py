@@ -26,6 +26,9 @@ from tests.training.test_resume import assert_same, start
 from tests.training.test_sharded import WHOLE, as_rank
 
 STALL = Path(__file__).with_name("train_and_stall.py")
+SHARED_COPY = (
+    "stability.snapshots.every_n_steps=1", "stability.snapshots.keep=2", "stability.policy.depth_steps=1"
+)  # fmt: skip
 CHECKPOINTS = Path("runs/default/checkpoints")
 
 
@@ -34,10 +37,14 @@ def newest(folder: Path, said: list[str]) -> int:
     return 0 if found is None else found.step
 
 
-def test_steps_go_on_while_a_checkpoint_is_written(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state of step 4 is that of step 4, though it comes to disk after step 7."""
+@pytest.mark.parametrize("snapshots", [(), SHARED_COPY], ids=["own copy", "of a snapshot"])
+def test_steps_go_on_while_a_checkpoint_is_written(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, snapshots: tuple[str, ...]
+) -> None:
+    """The state of step 4 is that of step 4, though it comes to disk after step 7, when the ring has gone round."""
     make_run("name=whole", "checkpoint.every_n_steps=4").train(silent, silent)
-    run, go, waited, write = make_run("checkpoint.every_n_steps=4"), threading.Event(), [], HashingWriter.write
+    run, go, waited = make_run("checkpoint.every_n_steps=4", *snapshots), threading.Event(), []
+    write = HashingWriter.write
 
     def slow(self: HashingWriter, chunk: Any) -> int:
         waited.append(go.wait(20))
@@ -50,6 +57,9 @@ def test_steps_go_on_while_a_checkpoint_is_written(make_run: MakeRun, monkeypatc
     for step in (4, 8):
         paths = (checkpoint_path(Path(f"runs/{name}/checkpoints"), step) for name in ("whole", "default"))
         assert_same(*map(load_checkpoint, paths))
+    io = run.trainer.strategy.checkpoint_io
+    assert isinstance(io, AtomicCheckpointIO)
+    assert any("state_dict" in name for name in io._buffers) == (not snapshots), "the state was copied twice"
 
 
 @pytest.mark.parametrize("full_at", [4, 8])

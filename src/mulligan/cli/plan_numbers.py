@@ -104,6 +104,13 @@ class RunPlan:
         return min(self.guard.snapshots.keep, (self.num_steps - 1) // self.guard.snapshots.every_n_steps + 1)
 
     @property
+    def saves_snapshots(self) -> bool:
+        """Whether each checkpoint before the last is of a step that memory has a snapshot of, and needs no copy."""
+        if self.guard is None or not self.num_snapshots:
+            return False
+        return self.checkpoint.every_n_steps % self.guard.snapshots.every_n_steps == 0
+
+    @property
     def num_checkpoints(self) -> int:
         saves = -(-self.num_steps // self.checkpoint.every_n_steps)
         milestone = self.checkpoint.milestone_every_n_steps
@@ -169,7 +176,8 @@ class RunPlan:
         parts = rank_memory(self.model, self.layout)
         if self.layout.on_cpu:
             state = state_bytes(self.model, self.layout)
-            saved = state if self.num_steps > self.checkpoint.every_n_steps else 0.0  # beside a step, not at the end
+            saves = self.num_steps > self.checkpoint.every_n_steps  # beside a step, not at the end
+            saved = state if saves and not self.saves_snapshots else 0.0
             parts |= {
                 "snapshots": self.num_snapshots * state,
                 "copy of a checkpoint": saved,

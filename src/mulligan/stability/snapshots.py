@@ -1,8 +1,10 @@
 """Copies of the training state in host memory: the first source of a rewind. Each rank keeps its own part."""
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from mulligan.stability.host_copies import HostCopies
@@ -10,10 +12,13 @@ from mulligan.stability.host_copies import HostCopies
 GIGABYTE = 1e9
 
 
-class Snapshot(NamedTuple):
+@dataclass
+class Snapshot:
     step: int
     tensors: dict[str, Tensor]
     extra: dict[str, Any]  # what is no tensor on the device: the detector's state, say
+    copied: "torch.cuda.Event | None" = None  # when the device has copied it; None: it has
+    is_lent: bool = False  # to whoever writes a checkpoint from it, and sets this back: until then it stays as it is
 
 
 class Snapshots:
@@ -31,7 +36,7 @@ class Snapshots:
             raise ValueError(f"stability.snapshots.max_gigabytes={max_gigabytes} must be a number above 0")
         self.every_n_steps, self.keep, self.max_gigabytes = every_n_steps, keep, max_gigabytes
         self._ring: list[Snapshot] = []
-        self._spare: list[dict[str, Tensor]] = []
+        self._spare: list[Snapshot] = []  # whose buffers are free, or will be when they are given back
         self._copies = HostCopies()
 
     @property
@@ -53,10 +58,12 @@ class Snapshots:
         if not self.keep:
             return
         if len(self._ring) == self.keep:
-            self._spare.append(self._ring.pop(0).tensors)
-        buffers = self._spare.pop() if self._spare else {}
+            self._spare.append(self._ring.pop(0))
+        free = next((number for number, spare in enumerate(self._spare) if not spare.is_lent), None)
+        buffers = {} if free is None else self._spare.pop(free).tensors
         self._copies.take(tensors, buffers)
-        self._ring.append(Snapshot(step, {name: buffers[name] for name in tensors}, extra))  # a spare one may hold more
+        kept = {name: buffers[name] for name in tensors}  # a spare one may hold more
+        self._ring.append(Snapshot(step, kept, extra, self._copies.copied))
 
     def wait(self) -> None:
         """Order what follows on the device behind the last copies; the host does not wait."""
@@ -81,4 +88,4 @@ class Snapshots:
 
     def forget_after(self, step: int) -> None:
         while self._ring and self._ring[-1].step > step:
-            self._spare.append(self._ring.pop().tensors)
+            self._spare.append(self._ring.pop())

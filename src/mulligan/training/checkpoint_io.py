@@ -7,7 +7,7 @@ from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -19,6 +19,7 @@ from mulligan.files import remove, rename, write_json
 from mulligan.model.parts import is_first_copy, local, offsets_of
 from mulligan.model.weights import weights_sha256
 from mulligan.stability.host_copies import HostCopies
+from mulligan.stability.snapshots import Snapshot
 from mulligan.training.background import Background
 from mulligan.training.checkpoints import UNSHARDED, load_checkpoint, model_part
 from mulligan.training.sharded import Part, collect, write_parts, written
@@ -26,6 +27,13 @@ from mulligan.training.state_tree import leaves, mapped
 
 PATIENCE_SECONDS = 1800.0  # for the other ranks' parts, which their own disks may keep from being ready
 MOMENT_SECONDS = 5.0  # for them after an error: they were begun at the same step as this rank's
+
+
+class Lent(NamedTuple):
+    """A snapshot of the state that is being saved, and the tensors, by its names, that it is a copy of."""
+
+    snapshot: Snapshot
+    tensors: dict[str, Tensor]
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -36,7 +44,8 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def __init__(self) -> None:
         self.copies, self.background = HostCopies(), Background()
-        self._buffers: dict[str, Tensor] = {}  # a second state in host memory, used again by every save
+        self.lend: Callable[[], Lent | None] = lambda: None  # a copy that memory has already: no other one is made
+        self._buffers: dict[str, Tensor] = {}  # for what no snapshot has, used again by every save
         self._others_until = math.inf
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -50,18 +59,28 @@ class AtomicCheckpointIO(CheckpointIO):
         if sharded and rank():
             tensors = dict(mine)
         first = _first_of_shared(tensors)
-        self.copies.take({name: local(tensors[name]) for name in set(first.values())}, self._buffers)
-        parts = {name: Part(self._buffers[first[name]], offsets_of(leaf)) for name, leaf in mine.items()}
+        lent = self.lend()
+        copies = self._copies_of({name: local(tensors[name]) for name in set(first.values())}, lent)
+        parts = {name: Part(copies[first[name]], offsets_of(leaf)) for name, leaf in mine.items()}
 
         def kept(name: str, leaf: Any) -> Any:
             if name in sharded:
                 return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")
-            return self._buffers[first[name]] if name in first else deepcopy(leaf)
+            return copies[first[name]] if name in first else deepcopy(leaf)
 
         rest = {} if sharded and rank() else mapped(checkpoint, kept)
         description = {"step": checkpoint["global_step"]} | options
         write = partial(self._write, path, rest, parts, description, rank(), world_size())
-        self.background.then(partial(_when_copied, self.copies.copied, checkpoint, path, write))
+        self.background.then(partial(_when_copied, self.copies.copied, lent, checkpoint, path, write))
+
+    def _copies_of(self, tensors: dict[str, Tensor], lent: Lent | None) -> dict[str, Tensor]:
+        """Copies in host memory: the lent ones, and new ones of what is not among those."""
+        made = {} if lent is None else lent.snapshot.tensors
+        at = {} if lent is None else {_memory(live): made[name] for name, live in lent.tensors.items() if name in made}
+        places = {name: _memory(tensor) for name, tensor in tensors.items()}
+        missing = {name: tensor for name, tensor in tensors.items() if places[name] not in at}
+        self.copies.take(missing, self._buffers)
+        return {name: self._buffers[name] if name in missing else at[places[name]] for name in tensors}
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Every rank loads what rank 0 names."""
@@ -107,10 +126,13 @@ class AtomicCheckpointIO(CheckpointIO):
         write_json(path.with_suffix(".json"), description)
 
 
-def _when_copied(copied: "torch.cuda.Event | None", checkpoint: Any, path: Path, write: Callable[[], None]) -> None:
+def _when_copied(
+    copied: "torch.cuda.Event | None", lent: Lent | None, checkpoint: Any, path: Path, write: Callable[[], None]
+) -> None:
     """``checkpoint`` keeps the memory that is copied from until it is; a failure names the file."""
-    if copied is not None:
-        copied.synchronize()
+    for event in (copied, None if lent is None else lent.snapshot.copied):
+        if event is not None:
+            event.synchronize()
     try:
         write()
     except (OSError, RuntimeError) as error:
@@ -118,6 +140,9 @@ def _when_copied(copied: "torch.cuda.Event | None", checkpoint: Any, path: Path,
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from None
         raise
+    finally:
+        if lent is not None:
+            lent.snapshot.is_lent = False
 
 
 def _first_of_shared(tensors: dict[str, Tensor]) -> dict[str, str]:

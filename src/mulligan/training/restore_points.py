@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
+from mulligan.training.checkpoint_io import Lent
 from mulligan.training.checkpoints import on_lineage
 from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import go_to_step, training_tensors
@@ -26,6 +27,14 @@ class RestorePoints:
         step = trainer.global_step
         if self.snapshots is not None and step % self.snapshots.every_n_steps == 0:
             self.snapshots.take(step, training_tensors(module, trainer.optimizers[0]), extra())
+
+    def lend(self, trainer: Trainer, module: PretrainModule) -> Lent | None:
+        """The copy of the present state, if memory has it; ``is_lent`` is to be set back when it is read."""
+        snapshot = None if self.snapshots is None else self.snapshots.newest(trainer.global_step)
+        if snapshot is None or snapshot.step != trainer.global_step:
+            return None
+        snapshot.is_lent = True
+        return Lent(snapshot, training_tensors(module, trainer.optimizers[0]))
 
     def find(self, trainer: Trainer, latest: int, onset: int) -> int | None:
         """The step to go back to, the same on every rank: of all good states the nearest to ``latest``.

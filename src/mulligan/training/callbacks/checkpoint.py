@@ -1,5 +1,6 @@
 """Save the run every so many steps and at its end, beside training; keep the last few and the milestones."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.files import read_json, remove_temporaries
-from mulligan.training.checkpoint_io import AtomicCheckpointIO
+from mulligan.training.checkpoint_io import AtomicCheckpointIO, Lent
 from mulligan.training.checkpoints import checkpoint_path, listed
 from mulligan.training.event_logger import event_loggers
 
@@ -66,6 +67,10 @@ class SaveCheckpoints(Callback):
             self.wait(trainer)
         elif not isinstance(exception, KeyboardInterrupt):  # a second Ctrl-C, which ends at once
             _io(trainer).end()
+
+    def borrow(self, trainer: Trainer, lend: Callable[[], Lent | None]) -> None:
+        """Write from what ``lend`` returns, where that is not None, and make no copy of the state then."""
+        _io(trainer).lend = lend
 
     def abandon_after(self, trainer: Trainer, step: int) -> None:
         """Put away what lies after ``step``: no resume may find it, and new files take its names."""

@@ -5,6 +5,7 @@ Every rank sees the same global numbers and so decides alike; rank 0 writes the 
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 from lightning.pytorch import Callback, Trainer
@@ -103,6 +104,7 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
+        self.checkpoint.borrow(trainer, partial(self.points.lend, trainer, pl_module))
         self.points.take(trainer, pl_module, self.judge.host_state)
         if self.way == "refit" and not self.points.on_disk(trainer):
             self.checkpoint.save(trainer, also_the_start=True)
