@@ -244,7 +244,7 @@ MISTAKES = {
     "plan flops=much": "flops='much': expected float or null",
     "plan hours=3": "hours=3 needs hardware: one of a100",
     "plan devices_per_host=0": "devices_per_host=0 must be at least 1",
-    "plan network_gigabits=0": "network_gigabits=0.0 must be a number above 0",
+    "plan network_gigabits=0": "network_gigabits=0 must be a number above 0",
     "plan mfu=40": "mfu=40 must be above 0 and at most 1",
     "plan trainer=ddp": "trainer.devices=auto must be a number: a plan asks no machine how many it has",
     "plan trainer=multi_node trainer.devices=8": "trainer.num_nodes=None: expected int",
