@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from tests.conftest import Cli, environment, lines_of
 from tests.planning.sent_messages import planned, sent
+from tests.training.conftest import MakeRun, silent
 
 PROGRAM = Path(__file__).with_name("train_and_record.py")
 # The same rate for every step: the second gradient is compared before rounding has grown through Adam.
@@ -116,6 +118,9 @@ def test_ranks_and_sharding_leave_a_gradient_in_float8_alone(tiny: tuple[str, ..
                 assert (gradient - wanted[name]).abs().max() <= 1e-6 * max(1.0, float(wanted[name].abs().max())), name
 
 
+# What .item(), a mask as an index, and comparisons in Python come to.
+WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::masked_select", "aten::equal"}
+LOCAL = ("_c10d_functional::wait_tensor", "_c10d_functional::_wrap_tensor_autograd")  # go with a collective
 # Of two steps. FSDP2 sends what a block multiplies with, forward and backward, and what is outside the blocks once;
 # it sums their gradients in float32, and so the norm.
 SENT = {
@@ -148,17 +153,40 @@ SENT = {
 def test_between_log_steps_nothing_waits_and_only_gradients_are_reduced(
     trainer: str, precision: str, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    overrides = (*tiny, "log_every_n_steps=100", "validate_every_n_steps=100", f"precision={precision}")
+    """With guard, logger and loader. The guard reads of each step once what it judges it by, a step late."""
+    overrides = (*tiny, "log_every_n_steps=100", "validate_every_n_steps=100", "checkpoint.every_n_steps=100")
     ranks = 1 if trainer == "cpu" else 2
-    for one in record(tmp_path / "run", trainer, ranks, 1, overrides, "max_steps=5"):
+    for one in record(tmp_path / "run", trainer, ranks, 1, (*overrides, f"precision={precision}"), "max_steps=5"):
         operators = one["operators"]
         assert operators["aten::mm"] > 0
-        assert "aten::_local_scalar_dense" not in operators  # what .item() and bool() come to
-        sums = ("c10d::", "_c10d_functional::all_reduce")  # a DTensor's other operators are those of this record
-        collectives = {name: count for name, count in operators.items() if name.startswith(sums)}
+        assert not operators.keys() & WAITS
+        assert one["reads"] == {"tolist": 2}
+        assert one["judged"] == [(2, 1), (3, 2), (4, 3), (5, 4), (5, 5)]
+        collectives = {name: n for name, n in operators.items() if "c10d" in name and not name.startswith(LOCAL)}
         assert collectives == SENT[trainer]
+        assert one["collectives"] == sum(collectives.values())
         assert sent(one) == ({} if trainer == "cpu" else planned(trainer, precision=precision))
         assert {gradient.dtype for gradient in one["gradients"][-1].values()} == {torch.float32}
+
+
+class ForbidWaits(Callback):
+    """Of the third to the fifth step: then torch raises where the host would wait for the device."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step in (2, 5):
+            torch.cuda.set_sync_debug_mode("error" if trainer.global_step == 2 else "default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_between_log_steps_a_gpu_is_not_waited_for(precision: str, make_run: MakeRun) -> None:
+    steps = ("log_every_n_steps=100", "validate_every_n_steps=100", "checkpoint.every_n_steps=100", "max_steps=6")
+    run = make_run("trainer=single_gpu", f"precision={precision}", *steps)
+    run.callbacks.append(ForbidWaits())
+    try:
+        run.train(silent, silent)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step.
 
-It also counts the operators of the third and fourth step, and collectives by the type and the bytes they send; in the
-second DDP settles its buckets.
+Of the third and fourth step it counts operators instead, collectives with the type and the bytes they send, and what
+the host reads of tensors; in the second DDP settles its buckets.
 """
 
 import sys
@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
+from torch.distributed import distributed_c10d
 from torch.distributed.tensor import DTensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.distributed import rank
+
+# Python's ways from a tensor to a number. On the CPU some reach no operator; on a GPU each waits for it.
+READS = {"item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__int__", "__float__", "__index__", "__format__"}
+COUNTED_STEPS = (3, 4)
 
 
 class CountOperators(TorchDispatchMode):
@@ -28,17 +34,39 @@ class CountOperators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.name()
+        tensors = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
         if "c10d" in name:
-            tensors = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
-            self.sent[name, max(one.nbytes for one in tensors)] += 1  # the whole, where a part comes or goes as well
-            name += f" {tensors[0].dtype}"
+            self.sent[name, max((one.nbytes for one in tensors), default=0)] += (
+                1  # the whole, where a part moves as well
+            )
+            name += f" {next((one.dtype for one in tensors), None)}"  # a barrier sends nothing
+        elif name.startswith("aten::index") and any(one.dtype == torch.bool for one in tensors[1:]):
+            name = "aten::nonzero"  # which a kernel calls for the mask
         self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 
 
+class CountReads(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in READS:
+            self.counts[func.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def num_collectives() -> int:
+    """All that this process has taken part in, whichever thread began them, by the groups' own counts."""
+    return sum(group._get_sequence_number_for_group() for group in distributed_c10d._world.pg_map)
+
+
 class Record(Callback):
     def __init__(self) -> None:
-        self.operators = CountOperators()
+        self.operators, self.reads = CountOperators(), CountReads()
+        self.collectives = 0
+        self.judged: list[tuple[int, int]] = []  # the last step made when a step was judged, and that
         self.tokens: list[list[torch.Tensor]] = []
         self.gradients: list[dict[str, torch.Tensor]] = []
 
@@ -48,28 +76,43 @@ class Record(Callback):
         self.tokens[-1].append(batch.tokens_ST.clone())
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        if trainer.global_step + 1 in COUNTED_STEPS:
+            return
         gradients = {name: parameter.grad.clone() for name, parameter in module.model.named_parameters()}
         self.gradients.append(tree_map_only(DTensor, lambda sharded: sharded.full_tensor(), gradients))
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % module.accumulation:
             return
-        if len(self.gradients) == 2:
+        if trainer.global_step + 1 == COUNTED_STEPS[0]:
+            self.collectives -= num_collectives()
             self.operators.__enter__()
-        elif len(self.gradients) == 4:
+            self.reads.__enter__()
+        elif trainer.global_step == COUNTED_STEPS[-1]:
+            self.reads.__exit__(None, None, None)
             self.operators.__exit__(None, None, None)
+            self.collectives += num_collectives()
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        tokens = [torch.cat(step) for step in self.tokens]
-        operators, sent = dict(self.operators.counts), dict(self.operators.sent)
-        seen = {"tokens": tokens, "gradients": self.gradients, "operators": operators, "sent": sent}
+        seen = {
+            "tokens": [torch.cat(step) for step in self.tokens],
+            "gradients": self.gradients,
+            "operators": dict(self.operators.counts),
+            "sent": dict(self.operators.sent),
+            "reads": dict(self.reads.counts),
+            "collectives": self.collectives,
+            "judged": self.judged,
+        }
         torch.save(seen, Path(sys.argv[1]) / f"rank{rank()}.pt")
 
 
 def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = build(plain(compose("train", overrides=sys.argv[2:])))
-    run.callbacks.append(Record())
+    record = Record()
+    run.callbacks.append(record)
+    if run.guard is not None:
+        run.guard.look_on = lambda verdict: record.judged.append((run.trainer.global_step, verdict.judgement.step))
     run.train(lambda *_: None, lambda *_: None)
 
 

@@ -48,7 +48,8 @@ class Clipping:
         )
         withheld = torch.ones_like(self.norm) if withhold else None
         if self.limit is not None and not withhold:
-            withheld = (~(self.norm.isfinite() & (self.norm <= self.limit))).float()
+            largest = torch.finfo(self.norm.dtype).max  # so that one comparison finds what is not finite, too
+            withheld = (~(self.norm <= min(self.limit, largest))).float()
         self.left_out = found_inf = withheld
         if self.loss_scale is not None:
             overflowed = self.loss_scale.update(self.norm, sums_2[0])

@@ -4,11 +4,10 @@ Shapes: B samples of a micro-batch, T positions, D width, V vocabulary.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -26,6 +25,7 @@ from mulligan.objective.linear_cross_entropy import Terms
 from mulligan.objective.next_token import NextToken, targets_within_documents
 from mulligan.stability.ledger import Ledger
 from mulligan.training.clipping import Clipping
+from mulligan.training.lean_loop import LeanModule
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.optimizers import AdamWRecipe
 from mulligan.training.resuming import check_shapes, rescale_batch_progress, take_loss_scale, take_recipe
@@ -35,7 +35,7 @@ from mulligan.training.step_sums import StepSums, StepValues
 SENT_AS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class PretrainModule(LightningModule):
+class PretrainModule(LeanModule):
     """Next-token training. The loss of a micro-batch is its sum over the counted targets of the *global* batch, so that
     the gradients of all micro-batches and ranks add up to that of the global mean.
     """
@@ -86,11 +86,11 @@ class PretrainModule(LightningModule):
         self.carried_2.data = self.carried_2.data.float()
         return self
 
-    @property
+    @cached_property
     def data_parallel_rank(self) -> int:
         return data_parallel(self.tensor_parallel_size)[0]
 
-    @property
+    @cached_property
     def data_parallel_size(self) -> int:
         return data_parallel(self.tensor_parallel_size)[1]
 

@@ -1,8 +1,8 @@
 """Go back to an earlier step inside the running fit, at the end of a batch.
 
-This file and callbacks/preemption.py alone touch Lightning's private members, read in Lightning 2.6.6. Every counter of
-its loops is a function of the step and the accumulation, so none is kept: they are written anew. No random state is
-kept either, since it is a function of the place in the run.
+This file, lean_loop.py and callbacks/preemption.py alone touch Lightning's private members, read in Lightning 2.6.6.
+Every counter of its loops is a function of the step and the accumulation, so none is kept: they are written anew. No
+random state is kept either, since it is a function of the place in the run.
 """
 
 from typing import Any

@@ -17,6 +17,7 @@ from mulligan.training.checkpoints import model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.event_logger import closed_at_the_end, event_loggers
+from mulligan.training.lean_loop import make_lean
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
 from mulligan.training.run_settings import RunSettings
@@ -146,5 +147,6 @@ class TrainingRun(RunSettings):
         found = newest_whole(self.checkpoint.folder, ledger, warn, thorough=self.is_rank_zero)
         if found is not None:
             warn(f"going on from step {found.step} ({found.path})")
+        make_lean(self.trainer, module)
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         return module

@@ -43,9 +43,11 @@ class StepValues:
     def __init__(self, step: int, values_4: Tensor) -> None:
         """``values``: cross-entropy sum in nats, count, gradient norm before clipping, ``Clipping.left_out``."""
         self.step = step
-        self._host_4 = torch.empty(4, dtype=values_4.dtype, pin_memory=values_4.is_cuda)
-        self._host_4.copy_(values_4, non_blocking=True)
-        self._copied = torch.cuda.current_stream().record_event() if values_4.is_cuda else None
+        self._host_4, self._copied = values_4, None
+        if values_4.is_cuda:
+            self._host_4 = torch.empty(4, dtype=values_4.dtype, pin_memory=True)
+            self._host_4.copy_(values_4, non_blocking=True)
+            self._copied = torch.cuda.current_stream().record_event()
 
     def read(self) -> tuple[float, float, float]:
         """Mean loss, norm and ``Clipping.left_out``; waits for this step's end if the device has not reached it."""

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mulligan.launcher import check_slurm
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.hardware import Precision, resolve_precision
+from mulligan.training.lean_loop import NoProfiler
 
 # What a user may choose; everything else follows from the run's own keys, or would change its numbers unseen.
 USER_KEYS = (
@@ -53,6 +54,7 @@ def make_trainer(
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(), *([_float16(accelerator)] if is_float16 else [])],
             precision=None if is_float16 else resolved,
+            profiler=chosen.get("profiler") or NoProfiler(),
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             enable_checkpointing=False,
