@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("step", quick="--rounds 5", full=""),
+    Part("step", quick="--rounds 3 --steps 150", full=""),
     Part("loss_head", quick="--rounds 3", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("guard", quick=None, full=""),
