@@ -26,15 +26,15 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("peers", quick="--rounds 3", full="--full"),
-    Part("step", quick="--rounds 5", full=""),
+    Part("step", quick="--rounds 3 --steps 150", full=""),
     Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
     Part("document_mask", quick="--rounds 2", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
-    Part("guard", quick=None, full=""),
-    Part("scaling", quick="--rounds 5 --steps 2", full=""),
-    Part("float8", quick=None, full=""),
     Part("startup", quick="--rounds 3", full="--rounds 7"),
     Part("saving", quick="--rounds 3", full="--parameters 30M 124M"),
+    Part("scaling", quick="--rounds 5 --steps 2", full=""),
+    Part("guard", quick=None, full=""),
+    Part("float8", quick=None, full=""),
 )
 
 

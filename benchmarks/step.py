@@ -153,7 +153,7 @@ def measure_overhead(report: Report, rounds: int, block_steps: int) -> None:
         run = compose_run(folder, *SMALL, f"max_steps={(rounds + 1) * block_steps}")
         turns = TakeTurns(make_step(run), block_steps)
         run.callbacks.append(turns)
-        run.fit(lambda *_: None, lambda _: None)
+        run.train(lambda *_: None, lambda _: None)
     torch.set_num_threads(threads)
     rows: list[Row] = []
     overheads = {}
