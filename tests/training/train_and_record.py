@@ -23,7 +23,7 @@ from mulligan.distributed import rank
 
 # Python's ways from a tensor to a number. On the CPU some reach no operator; on a GPU each waits for it.
 READS = {"item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__int__", "__float__", "__index__", "__format__"}
-COUNTED_STEPS = (3, 4)
+COUNTED_STEPS = (3, 4)  # of this process
 
 
 class CountOperators(TorchDispatchMode):
@@ -76,7 +76,7 @@ class Record(Callback):
         self.tokens[-1].append(batch.tokens_ST.clone())
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-        if trainer.global_step + 1 in COUNTED_STEPS:
+        if len(self.tokens) in COUNTED_STEPS:
             return
         gradients = {name: parameter.grad.clone() for name, parameter in module.model.named_parameters()}
         self.gradients.append(tree_map_only(DTensor, lambda sharded: sharded.full_tensor(), gradients))
@@ -84,11 +84,11 @@ class Record(Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % module.accumulation:
             return
-        if trainer.global_step + 1 == COUNTED_STEPS[0]:
+        if len(self.tokens) + 1 == COUNTED_STEPS[0]:
             self.collectives -= num_collectives()
             self.operators.__enter__()
             self.reads.__enter__()
-        elif trainer.global_step == COUNTED_STEPS[-1]:
+        elif len(self.tokens) == COUNTED_STEPS[-1]:
             self.reads.__exit__(None, None, None)
             self.operators.__exit__(None, None, None)
             self.collectives += num_collectives()
