@@ -12,6 +12,7 @@ first step  from the start of `mulligan train` to the end of its first step, wit
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,7 +75,14 @@ def write_sparse(folder: Path, *, num_shards: int, shard_tokens: int) -> list[st
 def python(*arguments: str) -> str:
     """Run Python on ``arguments`` in an empty folder and return the last line it prints."""
     with TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},  # benchmarks is installed nowhere
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise RuntimeError(f"{arguments} ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
     return done.stdout.splitlines()[-1] if done.stdout else ""
@@ -123,7 +131,7 @@ def measure(report: Report, rounds: int) -> None:
     step = "first step after imports, 100 GB of data"
     report.judge(step, ours=middle["large"]["beyond"], unit="s", at_most=FIRST_STEP_AIM)
     pairs = zip(starts["small"], starts["large"], strict=True)
-    ratio = median(small["beyond_cpu"] / large["beyond_cpu"] for small, large in pairs)
+    ratio = median(large["beyond_cpu"] / small["beyond_cpu"] for small, large in pairs)
     report.judge(
         step,
         ours=middle["large"]["beyond_cpu"],
