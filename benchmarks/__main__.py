@@ -13,15 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks.report import Report, make_parser, print_table
+from benchmarks.report import Report, by_command, make_parser, print_table
 
 
 class Part(NamedTuple):
-    """A module of this folder and its options, None where it is left out."""
+    """A module of this folder and its options, None where it is left out; ``launched`` as launch/local.sh would."""
 
     name: str
     quick: str | None
     full: str
+    launched: bool = False
 
 
 PARTS = (
@@ -31,7 +32,7 @@ PARTS = (
     Part("document_mask", quick="--rounds 2", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("startup", quick="--rounds 3", full="--rounds 7"),
-    Part("saving", quick="--rounds 3", full="--parameters 30M 124M"),
+    Part("saving", quick="--rounds 5", full="--parameters 30M 124M --rounds 9", launched=True),
     Part("scaling", quick="--rounds 5 --steps 2", full=""),
     Part("guard", quick=None, full=""),
     Part("float8", quick=None, full=""),
@@ -49,18 +50,21 @@ def main() -> int:
         arguments = part.full if options.full else part.quick
         if arguments is None or (options.only and part.name not in options.only):
             continue
-        shown = f"python -m benchmarks.{part.name} {arguments}".rstrip()
+        prefix = "source launch/environment.sh; " if part.launched else ""
+        shown = f"{prefix}python -m benchmarks.{part.name} {arguments}".rstrip()
         print(f"\n== {shown}", flush=True)
         with TemporaryDirectory() as folder:
             path = Path(folder, "part.json")
             command = [sys.executable, "-m", f"benchmarks.{part.name}", *arguments.split(), "--json", str(path)]
-            if subprocess.run(command, check=False).returncode:
+            if subprocess.run(["bash", "-c", f'{prefix}exec "$@"', "bash", *command], check=False).returncode:
                 failed.append(part.name)
                 continue
             content = json.loads(path.read_text())
         report.tables |= content["tables"]
         report.judged += [row | {"command": shown} for row in content["judged"]]
-    print_table("what was judged", report.judged)
+    print("\nWhat was judged, and the command of each part")
+    for shown, rows in by_command(report.judged):
+        print_table(shown, rows)
     report.write(options.json)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

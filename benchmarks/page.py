@@ -8,16 +8,14 @@ its target: to the right of the line by as many times as it is better.
 
 import argparse
 import json
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.report import Row, cell
+from benchmarks.report import Row, by_command, cell
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
-COLUMNS = ("what", "ours", "peer", "unit", "of the peer", "ratio", "target", "verdict")
 COLOURS = {"pass": "#1f5f99", "short": "#c8433f"}
 
 
@@ -27,9 +25,9 @@ def table(content: dict[str, Any]) -> str:
     load = ", ".join(f"{one:.1f}" for one in machine["load_average"])
     about = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}"
     lines = [f"{about}; load average {load} at the end."]
-    for command, rows in groupby(content["judged"], key=lambda row: row.pop("command")):
+    for command, rows in by_command(content["judged"]):
         body = [f"| {' | '.join(map(cell, row.values()))} |" for row in rows]
-        lines += ["", f"`{command}`", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *body]
+        lines += ["", f"`{command}`", "", f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}", *body]
     return "\n".join(lines)
 
 

@@ -4,7 +4,9 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class Report:
             verdict, target = ("pass" if judged >= at_least else "short"), f">= {at_least:g}"
         if at_most is not None:
             verdict, target = ("pass" if judged <= at_most else "short"), f"<= {at_most:g}"
-        row: Row = {"what": what, "ours": ours, "peer": theirs, "unit": unit, "of the peer": peer or None}
+        row: Row = {"what": what, "ours": ours, "theirs": theirs, "unit": unit, "they are": peer or None}
         self.judged.append(row | {"ratio": ratio, "target": target, "verdict": verdict})
 
     def write(self, path: Path | None) -> None:
@@ -73,6 +75,12 @@ class Report:
         }
         content = {"machine": machine, "tables": self.tables, "judged": self.judged}
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def by_command(judged: list[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows that each command gave, without its name."""
+    for command, rows in groupby(judged, key=lambda row: row["command"]):
+        yield command, [{key: value for key, value in row.items() if key != "command"} for row in rows]
 
 
 def processor() -> str:

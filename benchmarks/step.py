@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.interleave import Timing, clocks, interleave
 from benchmarks.report import Report, Row, make_parser
 from mulligan.cli.compose import CONF, build, plain
+from mulligan.cli.train import quiet_lightning
 from mulligan.model.transformer import Transformer
 from mulligan.training.run import TrainingRun
 
@@ -55,6 +56,7 @@ Step = Callable[[], object]
 
 
 def compose_run(folder: str, *overrides: str) -> TrainingRun:
+    quiet_lightning()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[f"folder={folder}/run", f"data.folder={folder}/prepared", *overrides])
     return build(plain(config))

@@ -34,7 +34,6 @@ from benchmarks.peers.programs import PROGRAMS, ProgramProcess
 from benchmarks.peers.shapes import CPU_SHAPES, GPU_SHAPES, SHAPES, Work
 from benchmarks.peers.windows import write_tokens
 from benchmarks.report import Report, Row, make_parser
-from mulligan.cli.train import quiet_lightning
 from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
 
@@ -180,7 +179,6 @@ def main() -> None:
     every = GPU_SHAPES if on_gpu else CPU_SHAPES
     shapes = options.shapes or list(every if options.full or on_gpu else QUICK_SHAPES)
     names = options.only or list(PROGRAMS if options.full else QUICK_PROGRAMS)
-    quiet_lightning()
     report = Report()
     for shape_name in shapes:
         measure(report, shape_name, names, options.rounds)
