@@ -6,6 +6,7 @@ Quick takes under ten minutes on two cores, and ``--full`` has more rounds, shap
 of their own, which the first run makes.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks.report import Report, by_command, make_parser, print_table
+from benchmarks.report import Report, by_command, print_table
 
 
 class Part(NamedTuple):
@@ -40,10 +41,16 @@ PARTS = (
 
 
 def main() -> int:
-    parser = make_parser(__doc__, rounds=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the tables to this file")
     parser.add_argument("--full", action="store_true", help="all rounds, shapes and peers")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts alone")
     options = parser.parse_args()
+    without_quick = {part.name for part in PARTS if part.quick is None} & set(options.only or ())
+    if without_quick and not options.full:
+        parser.error(f"{', '.join(sorted(without_quick))} takes too long for a quick run: add --full")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
     report = Report()
     failed = []
     for part in PARTS:

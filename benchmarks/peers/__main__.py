@@ -5,6 +5,7 @@
 Every program trains in a process of its own, from its own package, and waits while another's block of steps is timed.
 
 bare, bare_compiled      a loop around a plainly written decoder, full logits, fused AdamW, eager and compiled
+bare_compiled_launched   the same with the settings of glibc in launch/environment.sh, which ours is started with
 lightning                Lightning's Trainer around the same decoder, logging the loss every 10 steps
 transformers             transformers' model under its own Trainer
 litgpt_model             litgpt's model in the bare loop
@@ -16,7 +17,8 @@ mulligan_not_launched    the same, eager, without the settings of glibc in launc
 The same for all: shape, tokens (Zipf's law, one file), precision (bf16 autocast where the machine multiplies it, else
 float32), AdamW and its numbers, clipping at 1.0, micro-batch, threads, OMP_WAIT_POLICY=PASSIVE. Numbers of parameters
 must be equal, and first losses near each other and the logarithm of the vocabulary. Judged is ours against the fastest
-peer, within rounds. A peer whose environment cannot be made or whose program fails is left out. Peak memory
+peer, within rounds. A turn is one step, which rarely is one that logs or takes a snapshot: benchmarks.step and guard
+measure those. A peer whose environment cannot be made or whose program fails is left out. Peak memory
 is all that was resident, libraries with it. A GPU has shapes of its own, MFU and its own memory, and runs the programs
 one after another. Quick leaves shapes and programs out.
 """
@@ -38,7 +40,7 @@ from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
 
 QUICK_SHAPES = ("10M-256-8k", "10M-256-32k")
-QUICK_PROGRAMS = ("bare", "bare_compiled", "transformers", "mulligan", "mulligan_compiled")
+QUICK_PROGRAMS = ("bare", "bare_compiled", "bare_compiled_launched", "transformers", "mulligan", "mulligan_compiled")
 AIM, LARGE_VOCABULARY_AIM = 1.05, 1.2  # times the fastest peer
 LARGE_VOCABULARY = 32_000
 MFU_AIMS = {"gpt2_124m": 0.5, "llama_1b": 0.6}
@@ -95,7 +97,7 @@ def started(work: Work, names: list[str]) -> Programs:
         try:
             programs[name] = ProgramProcess(program, own)
         except RuntimeError as error:
-            print(f"{name} is left out: {error}", flush=True)
+            leave_out(name, error)
     advance(programs, ProgramProcess.finish_block)
     return programs
 
@@ -107,7 +109,14 @@ def advance(programs: Programs, part: Callable[[ProgramProcess], None]) -> None:
             part(program)
         except RuntimeError as error:
             programs.pop(name).end()
-            print(f"{name} is left out: {error}", flush=True)
+            leave_out(name, error)
+
+
+def leave_out(name: str, error: RuntimeError) -> None:
+    """Go on without a peer; without ours nothing would be measured."""
+    if PROGRAMS[name].is_ours:
+        raise error
+    print(f"{name} is left out: {error}", flush=True)
 
 
 def check_same_work(programs: Programs, run: TrainingRun) -> None:
@@ -136,21 +145,25 @@ def judge(
 ) -> None:
     """Ours as the program itself chooses against the fastest peer, where both were measured."""
     chosen = "mulligan_compiled" if run.compile else "mulligan"
-    peers = [name for name in timings if not PROGRAMS[name].is_ours]
-    if chosen not in timings or not peers:
+    if chosen not in timings:
         return
     ours = timings[chosen]
-    fastest = min(peers, key=lambda name: timings[name].ratio_to(ours))
-    report.judge(
-        f"training {shape_name}, {chosen.replace('_', ' ')}",
-        ours=tokens_per_second(ours, work),
-        unit="tokens/s",
-        peer=f"{fastest}, the fastest",
-        theirs=tokens_per_second(timings[fastest], work),
-        ratio=timings[fastest].ratio_to(ours),
-        at_least=LARGE_VOCABULARY_AIM if run.model.vocab_size >= LARGE_VOCABULARY else AIM,
-    )
-    if work.device == "cpu":
+    for launched, how in ((False, ""), (True, ", glibc set alike")):
+        peers = [name for name in timings if not PROGRAMS[name].is_ours and PROGRAMS[name].launched == launched]
+        if not peers:
+            continue
+        fastest = min(peers, key=lambda name: timings[name].ratio_to(ours))
+        report.judge(
+            f"training {shape_name}, {chosen.replace('_', ' ')}{how}",
+            ours=tokens_per_second(ours, work),
+            unit="tokens/s",
+            peer=f"{fastest}, the fastest",
+            theirs=tokens_per_second(timings[fastest], work),
+            ratio=timings[fastest].ratio_to(ours),
+            at_least=LARGE_VOCABULARY_AIM if run.model.vocab_size >= LARGE_VOCABULARY else AIM,
+        )
+    peers = [name for name in timings if not PROGRAMS[name].is_ours]
+    if work.device == "cpu" or not peers:
         return
     flops = tokens_per_second(ours, work) * run.model.flops_per_token(run.sequence_length)
     report.judge(

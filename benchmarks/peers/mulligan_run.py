@@ -61,7 +61,7 @@ def make_run(work: Work, compile: str) -> TrainingRun:
 
 
 def lay_out(tokens_path: Path, folder: Path, vocab_size: int) -> None:
-    """Make the token file a folder of prepared data, of one document; its first window is the held-out split too."""
+    """Make the token file a folder of prepared data, of one document; the same file is the held-out split too."""
     folder.mkdir(parents=True)
     model = train_sentencepiece([Path(__file__).read_text()], vocab_size=TOKENIZER_SIZE, model_type="bpe")
     (folder / "tokenizer.model").write_bytes(model)

@@ -31,6 +31,7 @@ class Program(NamedTuple):
 PROGRAMS = {
     "bare": Program("bare_loop"),
     "bare_compiled": Program("bare_loop", compile=True),
+    "bare_compiled_launched": Program("bare_loop", compile=True, launched=True),
     "lightning": Program("lightning_trainer"),
     "transformers": Program("transformers_trainer", "transformers"),
     "litgpt_model": Program("litgpt_loop", "litgpt"),

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import pickle
 import resource
 from pathlib import Path
 
@@ -82,3 +83,11 @@ def test_another_array_is_named(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "other.npy", array)
     with pytest.raises(ValueError, match=r"other\.npy is not a whole \.npy file of one row"):
         Rows(tmp_path, ["other.npy"])
+
+
+def test_another_process_maps_for_itself(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", np.arange(9, dtype=np.uint16))
+    rows = Rows(tmp_path, ["0.npy"])
+    assert rows[0][3] == 3
+    sent = pickle.loads(pickle.dumps(rows))  # our own, as a loader's worker gets it
+    assert sent[0].tolist() == list(range(9))

@@ -42,3 +42,7 @@ def test_speed_is_the_efficient_part_of_all_devices() -> None:
         assert point is not None
         ideal = 512 * 4e14 / MODEL.flops_per_token(2048)
         assert abs(point.tokens_per_second / (point.efficiency * ideal) - 1.0) < 1e-9
+
+
+def test_a_batch_of_nothing_is_no_plan() -> None:
+    assert set(points(8, 0).values()) == {None}

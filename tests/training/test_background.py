@@ -1,5 +1,6 @@
 """Work beside training: in order, and no error is lost."""
 
+import copy
 import threading
 
 import pytest
@@ -36,3 +37,13 @@ def test_an_error_is_raised_once_and_what_stands_behind_it_is_left_out() -> None
     background.then(lambda: done.append(3))
     background.wait()
     assert done == [3]
+
+
+def test_it_can_be_copied_while_there_is_no_job() -> None:
+    background, done = Background(), list[int]()
+    background.then(lambda: done.append(1))
+    background.wait()
+    other = copy.deepcopy(background)
+    other.then(lambda: done.append(2))
+    other.wait()
+    assert done == [1, 2]

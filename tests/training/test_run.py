@@ -4,12 +4,15 @@ import ast
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader
 
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
@@ -17,11 +20,41 @@ from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.held_out import held_out
 from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.report.curve import read_curve
+from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.checkpoints import load_checkpoint
+from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.module import PretrainModule
 from mulligan.training.run import TrainingRun
 from tests.training.conftest import MakeRun, silent
 from tests.training.test_resume import interrupted
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides")
+def test_a_callback_may_copy_the_module(make_run: MakeRun) -> None:
+    run = make_run("max_steps=3", "checkpoint.every_n_steps=1")
+    run.callbacks.append(EMAWeightAveraging())
+    assert run.fit(silent, silent) is not None
+
+
+@pytest.mark.parametrize("float8", [(), ("float8=tensorwise", "float8.emulate=true")], ids=["plain", "float8"])
+def test_a_rank_without_windows_adds_nothing_to_a_validation(
+    float8: tuple[str, ...], make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validated() -> dict[str, float]:
+        run = make_run("max_steps=2", "validate_every_n_steps=2", *float8)
+        run.train(silent, silent)
+        return next(one for one in run.trainer.callbacks if isinstance(one, LogMetrics)).latest_validation
+
+    wanted = validated()
+    loader_of = ShardsDataModule.val_dataloader
+
+    def with_an_empty_batch(module: ShardsDataModule) -> DataLoader[torch.Tensor]:
+        batches = list(loader_of(module))
+        return DataLoader([*batches, batches[0][:0]], batch_size=None)  # type: ignore[arg-type]  # a list will do
+
+    monkeypatch.setattr(ShardsDataModule, "val_dataloader", with_an_empty_batch)
+    shutil.rmtree("runs")
+    assert validated() == wanted
 
 
 def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRun) -> None:

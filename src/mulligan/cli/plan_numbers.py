@@ -104,11 +104,11 @@ class RunPlan:
         return min(self.guard.snapshots.keep, (self.num_steps - 1) // self.guard.snapshots.every_n_steps + 1)
 
     @property
-    def saves_snapshots(self) -> bool:
-        """Whether each checkpoint before the last is of a step that memory has a snapshot of, and needs no copy."""
+    def num_copies(self) -> int:
+        """For checkpoints: none where each before the last is of a step that memory has a snapshot of."""
         if self.guard is None or not self.num_snapshots:
-            return False
-        return self.checkpoint.every_n_steps % self.guard.snapshots.every_n_steps == 0
+            return 1
+        return int(self.checkpoint.every_n_steps % self.guard.snapshots.every_n_steps > 0)
 
     @property
     def num_checkpoints(self) -> int:
@@ -177,10 +177,9 @@ class RunPlan:
         if self.layout.on_cpu:
             state = state_bytes(self.model, self.layout)
             saves = self.num_steps > self.checkpoint.every_n_steps  # beside a step, not at the end
-            saved = state if saves and not self.saves_snapshots else 0.0
             parts |= {
                 "snapshots": self.num_snapshots * state,
-                "copy of a checkpoint": saved,
+                "copy of a checkpoint": state * (saves and self.num_copies),
                 "heap's holes": heap_holes(parts),
             }
             libraries = resident_bytes()
@@ -229,8 +228,9 @@ class RunPlan:
             "snapshot_bytes": of_rank,
             "num_snapshots": self.num_snapshots,
             "checkpoint_copy_bytes": of_rank,
+            "num_checkpoint_copies": self.num_copies,
             "refused": self._refusal(of_rank),
-            "host_bytes": (self.num_snapshots + 1) * of_rank,
+            "host_bytes": (self.num_snapshots + self.num_copies) * of_rank,
             "checkpoint_bytes": whole,
             "num_checkpoints": self.num_checkpoints,
             "disk_bytes": self.num_checkpoints * whole,

@@ -158,7 +158,7 @@ def _storage(storage: dict[str, Any]) -> Table:
     table = _table("Copies", "", "number", "GB each", "GB", caption=caption)
     for name, number, size in (
         ("snapshots, host memory of a rank", storage["num_snapshots"], storage["snapshot_bytes"]),
-        ("checkpoint being written, the same", 1, storage["checkpoint_copy_bytes"]),
+        ("copy of a checkpoint, the same", storage["num_checkpoint_copies"], storage["checkpoint_copy_bytes"]),
         ("checkpoints on disk", storage["num_checkpoints"], storage["checkpoint_bytes"]),
     ):
         table.add_row(name, f"{number}", _gigabytes(size), _gigabytes(number * size))

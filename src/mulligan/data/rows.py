@@ -4,8 +4,8 @@ import mmap
 import os
 import re
 import resource
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ class Rows:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._paths = [f"{folder}/{name}" for name in names]  # a Path takes as long to make as a header to read
         self._heads = [_head(path) for path in self._paths]
-        self._mapped = lru_cache(_most_mapped())(self._map)
+        self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()  # the one read last is last
+        self._most_mapped = _most_mapped()
 
     @property
     def lengths(self) -> list[int]:
@@ -44,11 +45,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process maps for itself what it reads."""
+        return vars(self) | {"_maps": OrderedDict()}
+
     def __getitem__(self, number: int) -> NDArray[Any]:
-        return self._mapped(number)
+        mapped = self._maps.pop(number, None)
+        if mapped is None:
+            if len(self._maps) == self._most_mapped:
+                self._maps.popitem(last=False)
+            mapped = self._map(number)
+        self._maps[number] = mapped
+        return mapped
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return map(self._mapped, range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     def _map(self, number: int) -> NDArray[Any]:
         dtype, length, start = self._heads[number]

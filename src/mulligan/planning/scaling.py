@@ -58,7 +58,7 @@ def _divides(size: int, model: ModelConfig, devices_per_host: int, devices: int,
     whole = (devices, devices_per_host, model.num_heads, model.key_value_heads, model.feedforward_width)
     if size > 1 and any(number % size for number in whole):
         return False
-    return global_batch % (devices // size) == 0
+    return global_batch > 0 and global_batch % (devices // size) == 0
 
 
 def _with_largest_micro_batch(

@@ -158,11 +158,15 @@ class PretrainModule(LeanModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         # Compiling once more, without gradients, takes longer than it saves.
+        is_empty = not len(batch)  # a rank without windows, which goes through the layers with the others
+        if is_empty:
+            batch = batch.new_zeros(1, *batch.shape[1:])  # float8 looks for the largest of some number
         with torch.compiler.set_stance("force_eager"):
             terms = self._terms(batch, regularized=False)
         targets_BT = batch[:, 1:]
         num_bytes = self.token_bytes_V[targets_BT].sum()  # the begin mark, which a mask leaves out, stands for none
         sums = torch.stack((terms.cross_entropy_sum.double(), terms.num_counted.double(), num_bytes.double()))
+        sums *= not is_empty
         sums /= self.tensor_parallel_size  # each rank's share
         self.validation_sums = sums if self.validation_sums is None else self.validation_sums + sums
 
