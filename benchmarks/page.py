@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.report import Row, by_command, cell
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
+TICKS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 COLOURS = {"pass": "#1f5f99", "short": "#c8433f"}
 
 
@@ -40,6 +41,7 @@ def times_better(row: Row) -> float:
 
 def draw(rows: list[Row], picture: Path) -> None:
     rows = [row for row in rows if row["verdict"] in COLOURS][::-1]
+    reach = [1.0, *map(times_better, rows)]
     figure = Figure(figsize=(9.0, 1.0 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -47,9 +49,12 @@ def draw(rows: list[Row], picture: Path) -> None:
         axes.plot(times_better(row), place, "o", color=COLOURS[row["verdict"]], markersize=5)
     axes.axvline(1.0, color="#444444", linewidth=1.0)
     axes.set_xscale("log")
+    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [f"{row['what']}  ({row['target']})" for row in rows], fontsize=8)
     axes.set_xlabel("times better than the target; red falls short")
-    axes.grid(alpha=0.25, axis="x", which="both")
+    axes.set_xlim(0.8 * min(reach), 1.2 * max(reach))
+    axes.grid(alpha=0.25, axis="x")
     figure.savefig(picture, dpi=110)
 
 
