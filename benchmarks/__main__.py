@@ -28,7 +28,8 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("peers", quick="--rounds 3", full="--full"),
-    Part("step", quick="--rounds 3 --steps 150", full=""),
+    Part("overhead", quick="--rounds 7 --steps 100", full=""),
+    Part("speed", quick="--rounds 9", full=""),
     Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
     Part("document_mask", quick="--rounds 2", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),

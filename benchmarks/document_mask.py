@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from benchmarks.interleave import interleave
-from benchmarks.report import Report, Row, make_parser, print_table
+from benchmarks.report import Report, Row, make_parser
 from mulligan.model.config import ModelConfig
 from mulligan.model.document_attention import attend_inside, begins_of, block_mask, dense_mask
 from mulligan.model.transformer import Transformer
@@ -170,7 +170,6 @@ def main() -> None:
         compare(report, f"{device}, attention", case, attention_windows, attention, rounds)
         step = step_variants(case.length, step_windows, device)
         compare(report, f"{device}, model step", case, step_windows, step, rounds)
-    print_table("judged", report.judged)
     report.write(options.json)
 
 

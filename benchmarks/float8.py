@@ -12,7 +12,6 @@ speed  on a GPU with float8 products only: tokens a second of bare steps of mode
 The picture shows the curves, means over as many steps, and how far float8's lie above the first.
 """
 
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -22,21 +21,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 
+from benchmarks.bare import NEVER, Step, compose_run, make_step
 from benchmarks.interleave import interleave
 from benchmarks.report import Report, Row, make_parser
-from mulligan.cli.compose import CONF, build, plain
-from mulligan.cli.train import quiet_lightning
-from mulligan.model.transformer import Transformer
+from mulligan.model.float8 import CAPABILITY
 from mulligan.report.curve import read_curve
-from mulligan.training.run import TrainingRun
 
 RECIPES = ("rowwise", "tensorwise")
 RATIO_AIM = 1.01
 PARTS = 20  # of a run, for means
-NEVER = 10**9
 SMALL = (
     *("model.width=128", "model.num_layers=4", "model.feedforward_width=384", "tokenizer.vocab_size=1024"),
     *("sequence_length=64", "global_batch_samples=8", "log_every_n_steps=1", "stability=none", "compile=false"),
@@ -48,16 +43,10 @@ LINES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def compose_run(folder: str, *overrides: str) -> TrainingRun:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=[f"data.folder={folder}/prepared", *overrides])
-    return build(plain(config))
-
-
-def train(folder: str, *overrides: str) -> tuple[list[float], str]:
+def train(folder: str, name: str, *overrides: str) -> tuple[list[float], str]:
     """Mean losses of the parts of a run, in nats, and the precision it was trained in."""
     with redirect_stdout(StringIO()):
-        run = compose_run(folder, *SMALL, *overrides)
+        run = compose_run(folder, *SMALL, f"folder={folder}/{name}", *overrides)
         run.train(lambda *_: None, lambda _: None)
     losses, length = read_curve(run.folder).losses, run.num_steps // PARTS
     return [fmean(losses[start : start + length]) for start in range(0, length * PARTS, length)], run.precision
@@ -71,11 +60,11 @@ def measure_loss(report: Report, steps: int, trainer: str, has_float8: bool) -> 
     how = "" if has_float8 else ", emulated"
     common = (f"max_steps={steps}", f"trainer={trainer}")
     with TemporaryDirectory() as folder:
-        without, precision = train(folder, *common, f"folder={folder}/without")
+        without, precision = train(folder, "without", *common)
         curves = {precision: without}
         for recipe in RECIPES:
             chosen = (f"float8={recipe}", f"float8.emulate={str(not has_float8).lower()}")
-            curves[recipe], _ = train(folder, *common, *chosen, f"folder={folder}/{recipe}")
+            curves[recipe], _ = train(folder, recipe, *common, *chosen)
     rows: list[Row] = []
     for name, curve in curves.items():
         ratio = curve[-1] / without[-1]
@@ -110,27 +99,9 @@ def draw(curves: dict[str, list[float]], picture: Path, steps: int, *, emulated:
     figure.savefig(picture, dpi=110)
 
 
-def make_step(run: TrainingRun, tokens_BT: torch.Tensor) -> Callable[[], None]:
-    """One update of ``run`` in a bare loop, on a GPU."""
-    with torch.device("meta"):
-        model = Transformer(run.model)
-    if run.float8 is not None:
-        run.float8.convert(model)
-    for block in model.blocks:
-        block.compile()
-    model.materialize(tokens_BT.device, run.seed)
-    optimizer = run.optimizer.make(model)
-    head = partial(run.objective, targets_BT=tokens_BT[:, 1:], softcap=run.model.logit_softcap, regularized=True)
-
-    def step() -> None:
-        with torch.autocast(tokens_BT.device.type, torch.bfloat16):
-            terms = model(tokens_BT[:, :-1], head=head)
-        (terms.loss_sum / tokens_BT[:, 1:].numel()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        terms.loss_sum.item()  # waits for the device
-
-    return step
+def waited(step: Step) -> None:
+    step()
+    torch.cuda.synchronize()
 
 
 def measure_speed(report: Report, rounds: int) -> None:
@@ -140,11 +111,11 @@ def measure_speed(report: Report, rounds: int) -> None:
             for name, chosen in {"bf16": (), **{recipe: (f"float8={recipe}",) for recipe in RECIPES}}.items()
         }
     run = runs["bf16"]
-    shape = (run.global_batch, run.sequence_length + 1)
-    tokens_BT = torch.randint(run.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)).cuda()
-    timings = interleave(
-        {name: make_step(one, tokens_BT) for name, one in runs.items()}, rounds=rounds, warmup_rounds=5
-    )
+    steps = {
+        name: partial(waited, make_step(one, default_precision=True, compiled=True, device="cuda"))
+        for name, one in runs.items()
+    }
+    timings = interleave(steps, rounds=rounds, warmup_rounds=5)
     rows: list[Row] = [
         {
             "products": name,
@@ -161,10 +132,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of each run (default 300)")
     parser.add_argument("--picture", type=Path, help="also draw the curves into this file")
     options = parser.parse_args()
-    quiet_lightning()
     report = Report()
     on_gpu = torch.cuda.is_available()
-    has_float8 = on_gpu and torch.cuda.get_device_capability() >= (8, 9)
+    has_float8 = on_gpu and torch.cuda.get_device_capability() >= CAPABILITY
     curves = measure_loss(report, options.steps, "single_gpu" if on_gpu else "cpu", has_float8)
     if options.picture:
         draw(curves, options.picture, options.steps, emulated=not has_float8)

@@ -17,9 +17,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from benchmarks.bare import NEVER, compose_run
 from benchmarks.interleave import Timing, clocks
 from benchmarks.report import Report, Row, make_parser
-from benchmarks.step import NEVER, compose_run
 from mulligan.stability.detector import Judgement
 from mulligan.training.callbacks.stability import Guard
 

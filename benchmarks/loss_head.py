@@ -2,17 +2,7 @@
 
     python -m benchmarks.loss_head [--full] [--rounds 5] [--json PATH]
 
-Ours is ``mulligan.objective.linear_cross_entropy`` with z-loss and label smoothing, and "ours, bare" the same without.
-The others:
-
-    plain              the logits of all tokens in float32, ``F.cross_entropy`` with label smoothing, and a logsumexp of
-                       its own for the z-loss
-    compiled plain     the same through ``torch.compile``; with --full
-    torch              ``F.linear_cross_entropy`` of torch 2.13 in chunks of its own choice, bare: it chunks only
-                       without label smoothing and knows no z-loss
-    torch, 1,024 rows  the same in chunks of 1,024 rows, as fast as it gets
-    liger              ``LigerFusedLinearCrossEntropyLoss`` with z-loss and label smoothing, on a GPU where installed
-    cut-cross-entropy  its ``linear_cross_entropy``, bare, on a GPU where installed
+The forms are those of benchmarks/loss_head_forms.py: ours, and how others make the same loss.
 
 All make the gradients of the hidden states and of the head's weight, which count into the memory; the inputs do not.
 Judged are ours, with z-loss and smoothing, against the least memory and the least time of the others, bare or not.
@@ -30,10 +20,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -41,12 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.interleave import interleave
+from benchmarks.loss_head_forms import FORMS, REGULARIZED
 from benchmarks.report import Report, Row, make_parser
-from mulligan.objective.linear_cross_entropy import linear_cross_entropy
+from benchmarks.resident import forget_peak, peak_resident_bytes
 from mulligan.training.hardware import cpu_multiplies
 
 WIDTH = 512
-Z_LOSS, LABEL_SMOOTHING = 1e-4, 0.1
 WARMUP_TOKENS = 64
 COMPILE_SECONDS = 600  # for a form's process, the compilation included
 PLAIN_COPIES = 5  # of the logits in float32 that the plain form holds at its peak: seen
@@ -79,51 +67,6 @@ AIMS = {
 FULL_CASES = [
     Case(*sizes) for sizes in product((4_096, 8_192, 16_384), (32_000, 128_000, 256_000), ("float32", "bfloat16"))
 ]
-Form = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def ours(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    terms = linear_cross_entropy(hidden_ND, weight_VD, targets_N, z_loss=Z_LOSS, label_smoothing=LABEL_SMOOTHING)
-    return terms.loss_sum
-
-
-def ours_bare(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    return linear_cross_entropy(hidden_ND, weight_VD, targets_N).loss_sum
-
-
-def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    logits_NV = (hidden_ND @ weight_VD.T).float()
-    loss = F.cross_entropy(logits_NV, targets_N, reduction="sum", label_smoothing=LABEL_SMOOTHING)
-    return loss + Z_LOSS * torch.logsumexp(logits_NV, dim=1).square().sum()
-
-
-def torch_chunked(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, **options: int | None) -> Tensor:
-    chosen = torch.nn.LinearCrossEntropyOptions(**options)
-    return F.linear_cross_entropy(hidden_ND, weight_VD, targets_N, reduction="sum", options=chosen)
-
-
-def liger(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    head = import_module("liger_kernel.transformers").LigerFusedLinearCrossEntropyLoss(
-        lse_square_scale=Z_LOSS, label_smoothing=LABEL_SMOOTHING, reduction="sum"
-    )
-    return head(weight_VD, hidden_ND, targets_N)
-
-
-def cut_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    return import_module("cut_cross_entropy").linear_cross_entropy(hidden_ND, weight_VD, targets_N, reduction="sum")
-
-
-REGULARIZED = ("ours", "plain", "compiled plain", "liger")
-FORMS: dict[str, Form] = {
-    "ours": ours,
-    "ours, bare": ours_bare,
-    "plain": plain,
-    "compiled plain": torch.compile(plain),
-    "torch": torch_chunked,
-    "torch, 1,024 rows": partial(torch_chunked, batch_chunk_size=1024, chunking_method=None),
-    "liger": liger,
-    "cut-cross-entropy": cut_cross_entropy,
-}
 
 
 def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str | None:
@@ -181,15 +124,10 @@ def peak_memory(form: str, case: Case, device: str) -> tuple[float, float]:
         loss = forward_backward(form, *tensors)
         return (torch.cuda.max_memory_allocated() - before) / MB, loss
     ctypes.CDLL(None).malloc_trim(0)  # glibc's own keep would hide as much of the peak
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     before = peak_resident_bytes()
     loss = forward_backward(form, *tensors)
     return (peak_resident_bytes() - before) / MB, loss
-
-
-def peak_resident_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 def peak_memory_apart(form: str, case: Case) -> tuple[float, float]:

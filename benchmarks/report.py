@@ -62,7 +62,10 @@ class Report:
         self.judged.append(row | {"ratio": ratio, "target": target, "verdict": verdict})
 
     def write(self, path: Path | None) -> None:
+        """To the file; without one print what was judged, as `python -m benchmarks` does at the end for all parts."""
         if path is None:
+            if self.judged:
+                print_table("what was judged", self.judged)
             return
         machine = {
             "processor": processor(),

@@ -33,9 +33,9 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Callback, Trainer
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from benchmarks.bare import NEVER, compose_run
 from benchmarks.interleave import Timing, clocks
 from benchmarks.report import Report, Row, make_parser
-from benchmarks.step import NEVER, compose_run
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.rewind import training_tensors

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 
+from benchmarks.bare import DONE, NEVER, compose_run, make_step
 from benchmarks.interleave import Timing, interleave
 from benchmarks.report import Report, Row, make_parser
-from benchmarks.step import DONE, NEVER, compose_run, make_step
 
 TWO_RANKS_AIM = 1.8  # times one rank
 BARE = "bare"

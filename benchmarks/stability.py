@@ -30,8 +30,8 @@ from typing import NamedTuple
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
+from benchmarks.bare import compose_run
 from benchmarks.report import Report, Row, make_parser
-from benchmarks.step import compose_run
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.stability import Halted
 from mulligan.training.faults import RateJump

@@ -17,8 +17,8 @@ mulligan_not_launched    the same, eager, without the settings of glibc in launc
 The same for all: shape, tokens (Zipf's law, one file), precision (bf16 autocast where the machine multiplies it, else
 float32), AdamW and its numbers, clipping at 1.0, micro-batch, threads, OMP_WAIT_POLICY=PASSIVE. Numbers of parameters
 must be equal, and first losses near each other and the logarithm of the vocabulary. Judged is ours against the fastest
-peer, within rounds. A turn is one step, which rarely is one that logs or takes a snapshot: benchmarks.step and guard
-measure those. A peer whose environment cannot be made or whose program fails is left out. Peak memory
+peer, within rounds. A turn is one step, which rarely is one that logs or takes a snapshot: benchmarks.overhead and
+guard measure those. A peer whose environment cannot be made or whose program fails is left out. Peak memory
 is all that was resident, libraries with it. A GPU has shapes of its own, MFU and its own memory, and runs the programs
 one after another. Quick leaves shapes and programs out.
 """

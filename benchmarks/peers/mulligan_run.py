@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, Trainer
 
+from benchmarks.bare import compose_run
 from benchmarks.peers.shapes import BETAS, CLIP_NORM, EPS, INIT_STD, LOG_EVERY_N_STEPS, LR, NEVER, WEIGHT_DECAY, Work
 from benchmarks.peers.turns import Turns
-from benchmarks.step import compose_run
 from mulligan.data.sentencepiece_tokenizer import train_sentencepiece
 from mulligan.data.shards import offsets_name
 from mulligan.files import write_json

@@ -7,10 +7,11 @@ standard error, so that libraries may print.
 import json
 import os
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from benchmarks.resident import peak_resident_bytes
 
 
 class Turns:
@@ -44,5 +45,4 @@ def peak_bytes() -> int:
     """The most memory ever held: of the GPU, else what was resident of the process with its code."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    return peak_resident_bytes()

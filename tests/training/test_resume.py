@@ -64,6 +64,7 @@ def test_it_goes_on_with_another_split_into_micro_batches(make_run: MakeRun) -> 
     assert resumed["val_bits_per_byte"] == pytest.approx(whole["val_bits_per_byte"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [(), FLOAT8], ids=["into_float8", "out_of_float8"])
 def test_a_checkpoint_goes_on_with_and_without_float8(
     make_run: MakeRun, composed: Compose, first: tuple[str, ...]

@@ -54,7 +54,7 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
         ("micro_batch=2",),
         ("data.loader_workers=2", "validate_every_n_steps=3"),
         ("precision=16-mixed", "model.vocab_size=1200"),
-        ("float8=rowwise", "float8.emulate=true"),
+        pytest.param(("float8=rowwise", "float8.emulate=true"), marks=pytest.mark.slow),
         pytest.param(
             ("precision=bf16-mixed", "compile=true"),
             marks=[

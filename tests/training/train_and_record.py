@@ -36,9 +36,8 @@ class CountOperators(TorchDispatchMode):
         name = func.name()
         tensors = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
         if "c10d" in name:
-            self.sent[name, max((one.nbytes for one in tensors), default=0)] += (
-                1  # the whole, where a part moves as well
-            )
+            whole = max((one.nbytes for one in tensors), default=0)  # where a part comes or goes as well
+            self.sent[name, whole] += 1
             name += f" {next((one.dtype for one in tensors), None)}"  # a barrier sends nothing
         elif name.startswith("aten::index") and any(one.dtype == torch.bool for one in tensors[1:]):
             name = "aten::nonzero"  # which a kernel calls for the mask

@@ -1,8 +1,6 @@
 """The numbers of a planned run, as they are written to JSON and shown."""
 
-import os
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from mulligan.cli.plan_worth import worth_of
@@ -26,7 +24,7 @@ from mulligan.training.arithmetic import (
 )
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.stability import Guard
-from mulligan.training.hardware import Precision, resolve_precision
+from mulligan.training.hardware import Precision, resident_bytes, resolve_precision
 from mulligan.training.strategies import FullyShardedStrategy
 
 # Of a device's memory; the rest is for its context, the communication's buffers and what lies in pieces.
@@ -182,7 +180,7 @@ class RunPlan:
                 "copy of a checkpoint": state * (saves and self.num_copies),
                 "heap's holes": heap_holes(parts),
             }
-            libraries = resident_bytes()
+            libraries = resident_bytes()  # of this process, which has imported what training imports
             if libraries is not None:
                 parts |= {"libraries, measured here": libraries, "libraries at work": LIBRARIES_AT_WORK_BYTES}
         usable = None if device_bytes is None else USABLE_SHARE * device_bytes
@@ -244,9 +242,3 @@ class RunPlan:
         except ValueError as error:
             return str(error)
         return None
-
-
-def resident_bytes() -> float | None:
-    """Memory that this process holds, which has imported what training imports; None where /proc does not tell."""
-    told = Path("/proc/self/statm")
-    return float(told.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if told.is_file() else None

@@ -1,5 +1,6 @@
 """What the machine can do: the precision it multiplies fast, whether compiling pays, and its peak for MFU."""
 
+import os
 import resource
 import shutil
 import sys
@@ -33,6 +34,12 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def resident_bytes() -> float | None:
+    """Memory that this process holds now; None where /proc does not tell."""
+    told = Path("/proc/self/statm")
+    return float(told.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if told.is_file() else None
 
 
 def cpu_multiplies(number: Literal["bf16", "fp16"]) -> bool:
