@@ -84,6 +84,11 @@ def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str |
     return None
 
 
+def loss_tolerance(form: str, case: Case) -> float:
+    """torch's operator adds up in the type of the hidden states: 8 bits of bfloat16, rounded again at each chunk."""
+    return 0.05 if form.startswith("torch") and case.dtype == "bfloat16" else 1e-3
+
+
 def memory_of(device: str) -> int:
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
@@ -152,7 +157,7 @@ def compare(report: Report, case: Case, device: str, rounds: int, full: bool) ->
                 absent[form] = f"over {COMPILE_SECONDS} s"
     for form, loss in losses.items():
         reference = losses["ours" if form in REGULARIZED else "ours, bare"]
-        assert abs(loss / reference - 1.0) < 1e-3, f"the forms differ: {losses}"
+        assert abs(loss / reference - 1.0) < loss_tolerance(form, case), f"the forms differ: {losses}"
     variants: dict[str, Callable[[], float]] = {}
     for form in memory:
         warm_up(form, *inputs(case, device))
@@ -169,6 +174,7 @@ def compare(report: Report, case: Case, device: str, rounds: int, full: bool) ->
         row |= {"seconds": timing and timing.median, "of the fastest": timing and timing.ratio_to(timings[fastest])}
         row |= {"by cpu s": timing and timing.cpu_ratio_to(timings[fastest])}
         row |= {"peak MB": memory.get(form), "of the least": timing and memory[form] / memory[least]}
+        row["nats a token"] = timing and losses[form] / case.tokens
         rows.append(row)
     title = f"{device}, {case}"
     report.add(f"{title}, width {WIDTH}, {rounds} rounds", rows)

@@ -38,7 +38,7 @@ if [[ -t 0 && -t 1 ]]; then options+=(--interactive --tty); fi
 # By name alone, so that no key is seen in a list of processes; what is not set here is not set inside.
 for name in $(compgen -e); do
   case $name in
-    WANDB_* | HF_* | MULLIGAN_TRACEBACK | NCCL_* | GLOO_* | OMP_* | MALLOC_* | GLIBC_TUNABLES) options+=(--env "$name") ;;
+    WANDB_* | HF_* | MULLIGAN_TRACEBACK | NCCL_* | GLOO_* | OMP_* | GOMP_* | MALLOC_* | GLIBC_TUNABLES) options+=(--env "$name") ;;
   esac
 done
 

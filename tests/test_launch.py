@@ -68,7 +68,7 @@ def test_a_container_gets_the_environment_of_the_other_launchers(tmp_path: Path)
     variables = {"PATH": os.environ["PATH"], "ENGINE": "echo", "OMP_NUM_THREADS": "3", "IMAGE": "boxed"}
     script = [str(LAUNCH / "docker.sh"), "train", "name=x"]
     said = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
-    for name in ("OMP_WAIT_POLICY", "GLIBC_TUNABLES", "OMP_NUM_THREADS"):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GLIBC_TUNABLES", "OMP_NUM_THREADS"):
         assert f"--env {name} " in said
     assert said.endswith(" boxed train name=x\n")
 

@@ -5,14 +5,14 @@
 Every program trains in a process of its own, from its own package, and waits while another's block of steps is timed.
 
 bare, bare_compiled      a loop around a plainly written decoder, full logits, fused AdamW, eager and compiled
-bare_compiled_launched   the same with the settings of glibc in launch/environment.sh, which ours is started with
+bare_compiled_launched   the same with launch/environment.sh, which ours is started with: glibc's and OpenMP's settings
 lightning                Lightning's Trainer around the same decoder, logging the loss every 10 steps
 transformers             transformers' model under its own Trainer
 litgpt_model             litgpt's model in the bare loop
 litgpt_pretrain          litgpt's own pre-training, which always compiles
 mulligan(_compiled)      a whole run with guard, CSV logger and loader thread, as launch/local.sh starts it; it alone
                          has a z-loss. What `compile=auto` chooses is judged
-mulligan_not_launched    the same, eager, without the settings of glibc in launch/environment.sh
+mulligan_not_launched    the same, eager, without launch/environment.sh
 
 The same for all: shape, tokens (Zipf's law, one file), precision (bf16 autocast where the machine multiplies it, else
 float32), AdamW and its numbers, clipping at 1.0, micro-batch, threads, OMP_WAIT_POLICY=PASSIVE. Numbers of parameters
@@ -148,7 +148,7 @@ def judge(
     if chosen not in timings:
         return
     ours = timings[chosen]
-    for launched, how in ((False, ""), (True, ", glibc set alike")):
+    for launched, how in ((False, ""), (True, ", launched alike")):
         peers = [name for name in timings if not PROGRAMS[name].is_ours and PROGRAMS[name].launched == launched]
         if not peers:
             continue

@@ -12,7 +12,7 @@ from benchmarks.peers.environments import interpreter_of
 from benchmarks.peers.shapes import Work
 
 ROOT = Path(__file__).parents[2]
-LAUNCH_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")
+LAUNCH_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "GOMP_")
 
 
 class Program(NamedTuple):

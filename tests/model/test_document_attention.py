@@ -13,7 +13,7 @@ from torch.nn.attention import flex_attention
 
 from mulligan.model import transformer
 from mulligan.model.config import ModelConfig
-from mulligan.model.document_attention import _attend_apart, _pieces, attend_inside, begins_of, block_mask, dense_mask
+from mulligan.model.document_attention import attend_inside, begins_of, block_mask, dense_mask
 from mulligan.model.transformer import Transformer
 
 ROWS = {  # lengths of the documents of each row
@@ -94,19 +94,6 @@ def test_a_document_begins_where_the_number_changes_and_with_each_row() -> None:
     assert begins_of(document_BT).int().tolist() == [[1, 0, 1, 0, 1], [1, 0, 0, 0, 0]]
     apart = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2), torch.ones(1, 1)).tril().bool()
     assert dense_mask(begins_of(document_BT))[0, 0].equal(apart)
-
-
-def test_rows_of_one_document_are_one_piece() -> None:
-    rows_and_places = [(at[0], at[2]) for at in _pieces(begins([[7], [7], [3, 4], [7]]))]
-    whole = slice(None)
-    apart = [(slice(2, 3), slice(0, 3)), (slice(2, 3), slice(3, 7))]
-    assert rows_and_places == [(slice(0, 2), whole), *apart, (slice(3, 4), whole)]
-
-
-def test_the_operator_keeps_what_it_tells_the_compiler() -> None:
-    begins_BT = begins(ROWS["cut and whole rows"])
-    q, k, v, _ = (x.bfloat16().requires_grad_() for x in random_inputs(begins_BT, 4, 2))
-    torch.library.opcheck(_attend_apart, (q, k, v, begins_BT))
 
 
 @pytest.mark.parametrize("rows", [*ROWS.values(), [[128, 384], [512]], [[100, 412], [1] * 512]])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from mulligan.training.clipping import OVERFLOWED, WITHHELD, Clipping, _clip
+from mulligan.training.clipping import OVERFLOWED, WITHHELD, Clipping, _measure
 from mulligan.training.loss_scale import LossScale
 
 SUMS = torch.tensor([5.0, 2.0])
@@ -25,24 +25,39 @@ def parameters() -> list[Tensor]:
 def test_shards_are_clipped_as_pytorch_clips(max_norm: float) -> None:
     plain, sharded = parameters(), [one.grad for one in parameters()]
     norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
-    found, sums_2 = _clip(sharded, max_norm, SUMS, copies=[1] * 3)
+    found, divisor, sums_2 = _measure(sharded, max_norm, SUMS, copies=[1] * 3)
     torch.testing.assert_close(found, norm)
-    torch.testing.assert_close(sharded, [one.grad for one in plain])
+    torch.testing.assert_close([one / divisor for one in sharded], [one.grad for one in plain])
     assert sums_2.tolist() == [5.0, 2.0]
 
 
 def test_what_several_ranks_have_counts_once() -> None:
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([6.0, 8.0, 0.0]), torch.tensor([24.0, 0.0])]
-    norm, sums_2 = _clip(gradients, 13.0, SUMS, copies=[1, 4, 4])
+    norm, divisor, sums_2 = _measure(gradients, 13.0, SUMS, copies=[1, 4, 4])
     assert norm.item() == pytest.approx((25 + 100 / 4 + 576 / 4) ** 0.5)
-    assert gradients[0].tolist() == pytest.approx([3.0 * 13 / norm.item(), 4.0 * 13 / norm.item()])
+    assert divisor.item() == pytest.approx(norm.item() / 13.0)
     assert sums_2.equal(SUMS)
 
 
 def test_shards_in_bf16_leave_the_sums_alone() -> None:
     exact = torch.tensor([4620289.0, 2097153.0])
-    _, sums_2 = _clip([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact, copies=[1])
+    *_, sums_2 = _measure([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact, copies=[1])
     assert sums_2.equal(exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("max_norm", [0.5, None])
+def test_the_optimizer_makes_the_update_of_a_clipped_gradient(max_norm: float | None, dtype: torch.dtype) -> None:
+    plain, ours = ([one.detach().to(dtype).requires_grad_() for one in parameters()] for _ in range(2))
+    for one, other, drawn in zip(plain, ours, parameters(), strict=True):
+        assert drawn.grad is not None
+        one.grad, other.grad = drawn.grad.to(dtype), drawn.grad.to(dtype)
+    torch.nn.utils.clip_grad_norm_(plain, max_norm or math.inf)
+    first, second = (torch.optim.SGD(held, lr=1.0, fused=True) for held in (plain, ours))  # moves by the gradient
+    Clipping(max_norm)(second, SUMS)
+    first.step()
+    second.step()
+    torch.testing.assert_close(ours, plain)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +103,9 @@ def test_a_limit_that_is_lifted_withholds_nothing_more() -> None:
 def test_gradients_too_large_by_the_scale_are_clipped_as_without_it(max_norm: float, copies: tuple[int, ...]) -> None:
     plain, scaled = parameters(), [one.grad * 2.0**16 for one in parameters()]
     norm = torch.nn.utils.clip_grad_norm_(plain, max_norm)
-    found, _ = _clip(scaled, max_norm, SUMS, copies=copies, scale=torch.tensor(2.0**16))
+    found, divisor, _ = _measure(scaled, max_norm, SUMS, copies=copies, scale=torch.tensor(2.0**16))
     torch.testing.assert_close(found, norm)
-    torch.testing.assert_close(scaled, [one.grad for one in plain])
+    torch.testing.assert_close([one / divisor for one in scaled], [one.grad for one in plain])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from mulligan.model.config import ModelConfig
+from mulligan.model.cpu_attention import attend_apart, goes_by_products
 from mulligan.model.document_attention import attend_inside
 from mulligan.model.norm import make_norm
 from mulligan.model.rope import rotate
@@ -55,16 +56,20 @@ class Attention(nn.Module):
         if cache is not None:
             k_BGTK, v_BGTK = _extend(cache, k_BGTK, v_BGTK)
         q_BHTK, k_BGTK = q_BHTK.to(v_BGTK.dtype), k_BGTK.to(v_BGTK.dtype)
+        dropout = self.dropout if self.training else 0.0
+        is_causal = positions.mask_B1TT is None and q_BHTK.shape[2] > 1
         if positions.documents is not None:
             attended_BHTK = attend_inside(q_BHTK, k_BGTK, v_BGTK, positions.documents)
+        elif self.training and is_causal and not dropout and goes_by_products(q_BHTK):
+            attended_BHTK, _ = attend_apart(q_BHTK, k_BGTK, v_BGTK, None)
         else:
             attended_BHTK = F.scaled_dot_product_attention(
                 q_BHTK,
                 k_BGTK,
                 v_BGTK,
                 attn_mask=positions.mask_B1TT,
-                dropout_p=self.dropout if self.training else 0.0,
-                is_causal=positions.mask_B1TT is None and q_BHTK.shape[2] > 1,
+                dropout_p=dropout,
+                is_causal=is_causal,
                 enable_gqa=self.is_grouped,
             )
         return self.out(attended_BHTK.transpose(1, 2).flatten(2))

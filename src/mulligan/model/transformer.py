@@ -20,6 +20,7 @@ from mulligan.model.feedforward import FeedForward
 from mulligan.model.norm import make_norm
 from mulligan.model.parts import fill
 from mulligan.model.rope import rope_table
+from mulligan.model.tied_gradient import TiedGradient
 
 Head = Callable[[Tensor, Tensor], Any]
 
@@ -81,7 +82,10 @@ class Transformer(nn.Module):
         start = caches[0][0].shape[2] if caches and caches[0] else 0
         if start + length > self.config.max_length:
             raise ValueError(f"{start + length} tokens are more than model.max_length={self.config.max_length}")
-        x_BTD = self.embedding(tokens_BT)
+        tied = None
+        if head is not None and self.config.tied_embeddings and TiedGradient.serves(self.embedding.weight):
+            tied = TiedGradient()
+        x_BTD = tied.look_up(self.embedding.weight, tokens_BT) if tied else self.embedding(tokens_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding.weight[start : start + length]
         x_BTD = self.dropout(x_BTD)
@@ -94,7 +98,7 @@ class Transformer(nn.Module):
                 x_BTD = block(x_BTD, positions, caches[index] if caches is not None else None)
         x_BTD = self.norm(x_BTD)
         if head is not None:
-            return head(x_BTD, self.head.weight)
+            return head(x_BTD, tied.for_head(self.head.weight) if tied else self.head.weight)
         logits_BTV = self.head(x_BTD)
         return logits_BTV if self.config.logit_softcap is None else softcap(logits_BTV, self.config.logit_softcap)
 

@@ -17,7 +17,7 @@ WITHHELD, OVERFLOWED = 1.0, 2.0  # why an update was left out
 
 
 class Clipping:
-    """Clips the gradient of each step to ``max_norm`` and leaves out the updates of bad ones.
+    """Has the optimizer clip the gradient of each step to ``max_norm`` and leave out the updates of bad ones.
 
     ``norm`` is that of the last step's gradient before clipping. ``left_out`` is 0 where its update was made, else
     ``WITHHELD`` or, where the loss scale drove float16 out of its range, ``OVERFLOWED``; None: every one is made.
@@ -39,7 +39,7 @@ class Clipping:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self._copies is None:
             self._copies = [num_copies(one, world_size()) for one in parameters if isinstance(one, DTensor)]
-        self.norm, sums_2 = _clip(
+        self.norm, divisor, sums_2 = _measure(
             [_own_part(parameter) for parameter in parameters],
             self.max_norm,
             sums_2,
@@ -55,21 +55,21 @@ class Clipping:
             overflowed = self.loss_scale.update(self.norm, sums_2[0])
             self.left_out = torch.where(overflowed, OVERFLOWED, 0.0 if withheld is None else withheld)
             found_inf = self.left_out.clamp(max=1.0)
-        # What fused optimizers look for, as a gradient scaler sets it.
-        optimizer.found_inf, optimizer.grad_scale = found_inf, None  # type: ignore[attr-defined]  # set from outside
+        # What fused optimizers look for, as a gradient scaler sets it: they divide in the pass that they make anyway.
+        optimizer.found_inf, optimizer.grad_scale = found_inf, divisor  # type: ignore[attr-defined]  # from outside
         return sums_2
 
 
-def _clip(
+def _measure(
     gradients: list[Tensor],
     max_norm: float,
     sums_2: Tensor,
     *,
     copies: Sequence[int] = (),
     scale: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``torch.nn.utils.clip_grad_norm_``, of gradients that are ``scale`` times too large or of a rank's shards, each
-    of which so many ranks have (``copies``).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The norm, what ``torch.nn.utils.clip_grad_norm_`` would divide by, and the sums; of gradients that are ``scale``
+    times too large or of a rank's shards, each of which so many ranks have (``copies``).
     """
     if copies:
         norm, sums_2 = _over_ranks(gradients, copies, sums_2)
@@ -77,9 +77,8 @@ def _clip(
         norm = get_total_norm(gradients)
     if scale is not None:
         norm = norm / scale
-    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, factor if scale is None else factor / scale)
-    return norm, sums_2
+    divisor = ((norm.float() + 1e-6) / max_norm).clamp(min=1.0)
+    return norm, divisor if scale is None else divisor * scale, sums_2
 
 
 def _over_ranks(gradients: list[Tensor], copies: Sequence[int], sums_2: Tensor) -> tuple[Tensor, Tensor]:

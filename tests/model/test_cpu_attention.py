@@ -1,0 +1,82 @@
+"""The CPU's attention operator and its backward pass by products, against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mulligan.model import attention, cpu_attention
+from mulligan.model.attention import Attention, Positions
+from mulligan.model.config import ModelConfig
+from mulligan.model.cpu_attention import _pieces, attend_apart, by_products, flash, flash_backward
+from mulligan.model.document_attention import begins_of
+
+CUT_AND_WHOLE_ROWS = [[3, 4], [7], [7], [1, 6]]
+
+
+def begins(rows: list[list[int]]) -> Tensor:
+    return begins_of(torch.stack([torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in rows]))
+
+
+def random_inputs(batch: int, length: int, heads: tuple[int, ...], *, std: float = 1.0) -> list[Tensor]:
+    """Queries, keys, values and the result's gradient in bfloat16, of so many heads; queries and keys of that size."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(batch, length, count, 32, generator=generator).transpose(1, 2) for count in heads]
+    return [(x * size).bfloat16() for x, size in zip(drawn, (std, std, 1.0, 1.0), strict=True)]
+
+
+def test_rows_of_one_document_are_one_piece() -> None:
+    rows_and_places = [(at[0], at[2]) for at in _pieces(begins([[7], [7], [3, 4], [7]]))]
+    whole = slice(None)
+    apart = [(slice(2, 3), slice(0, 3)), (slice(2, 3), slice(3, 7))]
+    assert rows_and_places == [(slice(0, 2), whole), *apart, (slice(3, 4), whole)]
+
+
+@pytest.mark.parametrize("begins_BT", [begins(CUT_AND_WHOLE_ROWS), None], ids=["documents", "whole rows"])
+def test_the_operator_keeps_what_it_tells_the_compiler(begins_BT: Tensor | None) -> None:
+    q, k, v, _ = (x.requires_grad_() for x in random_inputs(4, 7, (4, 2, 2, 4)))
+    torch.library.opcheck(attend_apart, (q, k, v, begins_BT))
+
+
+@pytest.mark.parametrize("std", [1.0, 3.0, 8.0])  # at 8 a row's weight is nearly all on one key
+@pytest.mark.parametrize("num_groups", [4, 2, 1])
+def test_products_give_the_gradients_of_float64(num_groups: int, std: float) -> None:
+    q, k, v, grad = random_inputs(2, 100, (4, num_groups, num_groups, 4), std=std)
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    result = F.scaled_dot_product_attention(*exact, is_causal=True, enable_gqa=True)
+    wanted = torch.autograd.grad(result, exact, grad.double())
+    out, log_sum = flash(q, k, v, is_causal=True)
+    ours = by_products(grad, q, k, v, out, log_sum)
+    flashs = flash_backward(grad, q, k, v, out, log_sum, 0.0, True)
+    for one, flashs_one, wanted_one in zip(ours, flashs, wanted, strict=True):
+        error, flashs_error = ((x - wanted_one).norm() / wanted_one.norm() for x in (one, flashs_one))
+        assert error < max(0.01, 2.0 * flashs_error)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "length", "dtype", "training", "dropout"),
+    [
+        (True, 64, torch.bfloat16, True, 0.0),
+        (False, 63, torch.bfloat16, True, 0.0),
+        (False, 513, torch.bfloat16, True, 0.0),
+        (False, 64, torch.float32, True, 0.0),
+        (False, 64, torch.bfloat16, False, 0.0),
+        (False, 64, torch.bfloat16, True, 0.1),
+    ],
+)
+def test_training_in_bfloat16_takes_the_operator_where_it_pays(
+    monkeypatch: pytest.MonkeyPatch, chosen: bool, length: int, dtype: torch.dtype, training: bool, dropout: float
+) -> None:
+    calls = []
+    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", True)
+    monkeypatch.setattr(attention, "attend_apart", lambda *inputs: calls.append(inputs) or attend_apart(*inputs))
+    config = ModelConfig(
+        vocab_size=50, max_length=600, width=32, num_layers=1, num_heads=4, feedforward_width=24, dropout=dropout
+    )
+    layer = Attention(config).to(dtype).train(training)
+    hidden_BTD = torch.randn(1, length, 32, dtype=dtype)
+    result = layer(hidden_BTD, Positions(None, None, None, None))
+    assert bool(calls) == chosen
+    if chosen:
+        monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", False)
+        torch.testing.assert_close(result, layer(hidden_BTD, Positions(None, None, None, None)))
