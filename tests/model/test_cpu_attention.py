@@ -8,7 +8,14 @@ from torch import Tensor
 from mulligan.model import attention, cpu_attention
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
-from mulligan.model.cpu_attention import _pieces, attend_apart, by_products, flash, flash_backward
+from mulligan.model.cpu_attention import (
+    _pieces,
+    attend_apart,
+    attend_apart_backward,
+    by_products,
+    flash,
+    flash_backward,
+)
 from mulligan.model.document_attention import begins_of
 
 CUT_AND_WHOLE_ROWS = [[3, 4], [7], [7], [1, 6]]
@@ -51,6 +58,22 @@ def test_products_give_the_gradients_of_float64(num_groups: int, std: float) -> 
     for one, flashs_one, wanted_one in zip(ours, flashs, wanted, strict=True):
         error, flashs_error = ((x - wanted_one).norm() / wanted_one.norm() for x in (one, flashs_one))
         assert error < max(0.01, 2.0 * flashs_error)
+
+
+@pytest.mark.parametrize("begins_BT", [begins([[100]] * 5), begins([[100], [30, 70], [100], [99, 1], [100]]), None])
+@pytest.mark.parametrize("pairs", [1, 25_000, 2**21])  # one row of two heads is 20,000 pairs
+def test_rows_are_taken_back_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, begins_BT: Tensor | None, pairs: int
+) -> None:
+    q, k, v, grad = random_inputs(5, 100, (2, 1, 1, 2))
+    forward = attend_apart(q, k, v, begins_BT)
+    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", False)
+    wanted = attend_apart_backward(grad, q, k, v, *forward, begins_BT)
+    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", True)
+    monkeypatch.setattr(cpu_attention, "PAIRS", pairs)
+    for one, wanted_one in zip(attend_apart_backward(grad, q, k, v, *forward, begins_BT), wanted, strict=True):
+        assert not one.equal(wanted_one)  # made in the other way
+        assert (one - wanted_one).norm() < 0.02 * wanted_one.norm()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from torch import Tensor
 HAS_MATRIX_UNITS = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 SHORTEST, LONGEST = 64, 512  # positions whose backward pass is faster by products: 1.9 times at 256, 1.3 times at 512
 
+PAIRS = 2**21  # of all heads whose weights are held at once, in 17 MB; a row at least
+
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -52,8 +54,13 @@ def attend_apart_backward(
     inputs = (grad_BHTK, q_BHTK, k_BGTK, v_BGTK, out_BHTK, log_sum_BHT)
     for at in _pieces(begins_BT):
         piece = [x[at] for x in inputs]
-        grads = by_products(*piece) if goes_by_products(piece[0]) else flash_backward(*piece, 0.0, True)
-        q_grad[at], k_grad[at], v_grad[at] = grads
+        if not goes_by_products(q_BHTK[at]):
+            q_grad[at], k_grad[at], v_grad[at] = flash_backward(*piece, 0.0, True)
+            continue
+        rows = max(1, PAIRS // (q_BHTK.shape[1] * q_BHTK[at].shape[2] ** 2))
+        parts = zip(*(x.split(rows) for x in (*piece, q_grad[at], k_grad[at], v_grad[at])), strict=True)
+        for *part, q_part, k_part, v_part in parts:
+            q_part[:], k_part[:], v_part[:] = by_products(*part)
     return q_grad, k_grad, v_grad
 
 
