@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.cli.train import quiet_lightning
 from mulligan.model.transformer import Transformer
+from mulligan.training.clipping import Clipping
 from mulligan.training.run import TrainingRun
 
 NEVER = 10**9  # steps
@@ -43,7 +44,7 @@ def make_step(
     forward = DistributedDataParallel(model) if replicated else model
     batches = random_batches(run, device)
     bf16 = default_precision and run.precision == "bf16-mixed"
-    softcap, clip_norm = run.model.logit_softcap, run.optimizer.clip_norm or float("inf")
+    softcap, clipping, no_sums_2 = run.model.logit_softcap, Clipping(run.optimizer.clip_norm), torch.zeros(2)
 
     def step() -> None:
         tokens_BT = next(batches)
@@ -51,7 +52,7 @@ def make_step(
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             terms = forward(tokens_BT[:, :-1], head=head)
         (terms.loss_sum / tokens_BT[:, 1:].numel()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        clipping(optimizer, no_sums_2)
         optimizer.step()
         optimizer.zero_grad()
 

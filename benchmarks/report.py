@@ -55,9 +55,9 @@ class Report:
         judged = ours if ratio is None else ratio
         verdict, target = "-", "-"
         if at_least is not None:
-            verdict, target = ("pass" if judged >= at_least else "short"), f">= {at_least:g}"
+            verdict, target = ("pass" if judged >= at_least else "short"), f">= {at_least:.3g}"
         if at_most is not None:
-            verdict, target = ("pass" if judged <= at_most else "short"), f"<= {at_most:g}"
+            verdict, target = ("pass" if judged <= at_most else "short"), f"<= {at_most:.3g}"
         row: Row = {"what": what, "ours": ours, "theirs": theirs, "unit": unit, "they are": peer or None}
         self.judged.append(row | {"ratio": ratio, "target": target, "verdict": verdict})
 
@@ -74,7 +74,7 @@ class Report:
             "python": platform.python_version(),
             "torch": version("torch"),
             "lightning": version("lightning"),
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+            **{name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
         }
         content = {"machine": machine, "tables": self.tables, "judged": self.judged}
         path.write_text(json.dumps(content, indent=2) + "\n")

@@ -4,7 +4,9 @@
 # A thread that waits sleeps: on a shared machine one that spins makes a step 2 to 6 times slower. But first it looks
 # some 0.1 to 0.5 ms for the next of a step's 700 parallel parts, most of which come sooner than it would wake.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
+if [[ $OMP_WAIT_POLICY == PASSIVE ]]; then
+  export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}" # which would overrule another policy
+fi
 
 # glibc gives the memory of a step back and faults it in again in the next; keeping it is 1.1 to 1.3 times faster.
 # Blocks up to 1 GiB come from the heap: the kernel zeroes every page of a mapped block anew.

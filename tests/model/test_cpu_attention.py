@@ -17,6 +17,7 @@ from mulligan.model.cpu_attention import (
     flash_backward,
 )
 from mulligan.model.document_attention import begins_of
+from mulligan.training.hardware import can_compile_for_cpu
 
 CUT_AND_WHOLE_ROWS = [[3, 4], [7], [7], [1, 6]]
 
@@ -45,10 +46,12 @@ def test_the_operator_keeps_what_it_tells_the_compiler(begins_BT: Tensor | None)
     torch.library.opcheck(attend_apart, (q, k, v, begins_BT))
 
 
-@pytest.mark.parametrize("std", [1.0, 3.0, 8.0])  # at 8 a row's weight is nearly all on one key
+@pytest.mark.parametrize(
+    ("std", "length"), [(1.0, 100), (3.0, 100), (8.0, 100), (60.0, 512)]  # at 60 a score is up to 13,000
+)  # fmt: skip
 @pytest.mark.parametrize("num_groups", [4, 2, 1])
-def test_products_give_the_gradients_of_float64(num_groups: int, std: float) -> None:
-    q, k, v, grad = random_inputs(2, 100, (4, num_groups, num_groups, 4), std=std)
+def test_products_give_the_gradients_of_float64(num_groups: int, std: float, length: int) -> None:
+    q, k, v, grad = random_inputs(2, length, (4, num_groups, num_groups, 4), std=std)
     exact = [x.double().requires_grad_() for x in (q, k, v)]
     result = F.scaled_dot_product_attention(*exact, is_causal=True, enable_gqa=True)
     wanted = torch.autograd.grad(result, exact, grad.double())
@@ -61,19 +64,24 @@ def test_products_give_the_gradients_of_float64(num_groups: int, std: float) -> 
 
 
 @pytest.mark.parametrize("begins_BT", [begins([[100]] * 5), begins([[100], [30, 70], [100], [99, 1], [100]]), None])
-@pytest.mark.parametrize("pairs", [1, 25_000, 2**21])  # one row of two heads is 20,000 pairs
-def test_rows_are_taken_back_a_few_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, begins_BT: Tensor | None, pairs: int
+def test_rows_and_heads_are_taken_back_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, begins_BT: Tensor | None
 ) -> None:
-    q, k, v, grad = random_inputs(5, 100, (2, 1, 1, 2))
+    q, k, v, grad = random_inputs(5, 100, (6, 3, 3, 6))
     forward = attend_apart(q, k, v, begins_BT)
-    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", False)
-    wanted = attend_apart_backward(grad, q, k, v, *forward, begins_BT)
-    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", True)
-    monkeypatch.setattr(cpu_attention, "PAIRS", pairs)
-    for one, wanted_one in zip(attend_apart_backward(grad, q, k, v, *forward, begins_BT), wanted, strict=True):
-        assert not one.equal(wanted_one)  # made in the other way
-        assert (one - wanted_one).norm() < 0.02 * wanted_one.norm()
+
+    def gradients(*, pairs: int, has_matrix_units: bool = True) -> tuple[Tensor, ...]:
+        monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", has_matrix_units)
+        monkeypatch.setattr(cpu_attention, "PAIRS", pairs)
+        return attend_apart_backward(grad, q, k, v, *forward, begins_BT)
+
+    at_once, flashs = gradients(pairs=2**21), gradients(pairs=2**21, has_matrix_units=False)
+    for one, flashs_one in zip(at_once, flashs, strict=True):
+        assert not one.equal(flashs_one)  # made in the other way
+        assert (one - flashs_one).norm() < 0.02 * flashs_one.norm()
+    for pairs in (1, 45_000, 130_000):  # a row of a key-value head has 20,000: one, two of them, two rows
+        for one, wanted in zip(gradients(pairs=pairs), at_once, strict=True):
+            assert one.equal(wanted)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,24 @@ def test_training_in_bfloat16_takes_the_operator_where_it_pays(
     if chosen:
         monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", False)
         torch.testing.assert_close(result, layer(hidden_BTD, Positions(None, None, None, None)))
+
+
+@pytest.mark.slow  # compiles for half a minute
+@pytest.mark.skipif(not can_compile_for_cpu(), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own while it compiles
+def test_a_compiled_layer_takes_the_operator_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", True)
+    config = ModelConfig(vocab_size=50, max_length=64, width=64, num_layers=1, num_heads=4, feedforward_width=24)
+    layer = Attention(config).bfloat16()
+    hidden_BTD = torch.randn(2, 64, 64, dtype=torch.bfloat16)
+
+    def result_and_gradients() -> list[Tensor]:
+        layer.zero_grad()
+        result = layer(hidden_BTD, Positions(None, None, None, None))
+        result.float().square().sum().backward()
+        return [result, *(parameter.grad for parameter in layer.parameters() if parameter.grad is not None)]
+
+    eager = result_and_gradients()
+    layer.compile(fullgraph=True)
+    for one, wanted in zip(result_and_gradients(), eager, strict=True):
+        assert (one - wanted).norm() < 0.01 * wanted.norm()

@@ -177,8 +177,8 @@ def test_under_autocast_it_is_a_rounded_float32(dtype: torch.dtype, tolerance: f
 @pytest.mark.slow
 @JIT
 @LEAF
-def test_compiled_blocks_give_the_same_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+@torch._dynamo.config.patch(error_on_recompile=True)
+def test_compiled_blocks_give_the_same_and_compile_once() -> None:
     eager, compiled = model(), model()
     for block in compiled.blocks:
         block.compile(fullgraph=True)

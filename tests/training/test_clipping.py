@@ -45,6 +45,20 @@ def test_shards_in_bf16_leave_the_sums_alone() -> None:
     assert sums_2.equal(exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("way", ["withhold", "limit", "make"])
+def test_weights_of_any_type_are_withheld_and_moved(dtype: torch.dtype, way: str) -> None:
+    held = [torch.ones(3, dtype=dtype, requires_grad=True)]
+    held[0].grad = torch.ones(3, dtype=dtype)
+    optimizer, clipping = AdamW(held, lr=0.1, fused=True), Clipping(0.5)
+    clipping.limit = -1.0 if way == "limit" else None
+    clipping(optimizer, SUMS, withhold=way == "withhold")
+    optimizer.step()
+    assert held[0].equal(torch.ones(3, dtype=dtype)) == (way != "make")
+    if way == "make":
+        torch.testing.assert_close(held[0].grad, torch.full((3,), 0.5 / 3**0.5, dtype=dtype), rtol=1e-2, atol=0.0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("max_norm", [0.5, None])
 def test_the_optimizer_makes_the_update_of_a_clipped_gradient(max_norm: float | None, dtype: torch.dtype) -> None:

@@ -98,7 +98,7 @@ class Transformer(nn.Module):
                 x_BTD = block(x_BTD, positions, caches[index] if caches is not None else None)
         x_BTD = self.norm(x_BTD)
         if head is not None:
-            return head(x_BTD, tied.for_head(self.head.weight) if tied else self.head.weight)
+            return head(*(tied.for_head(x_BTD, self.head.weight) if tied else (x_BTD, self.head.weight)))
         logits_BTV = self.head(x_BTD)
         return logits_BTV if self.config.logit_softcap is None else softcap(logits_BTV, self.config.logit_softcap)
 

@@ -46,7 +46,7 @@ class Clipping:
             copies=self._copies,
             scale=None if self.loss_scale is None else self.loss_scale.scale,
         )
-        withheld = torch.ones_like(self.norm) if withhold else None
+        withheld = torch.ones_like(self.norm, dtype=torch.float32) if withhold else None
         if self.limit is not None and not withhold:
             largest = torch.finfo(self.norm.dtype).max  # so that one comparison finds what is not finite, too
             withheld = (~(self.norm <= min(self.limit, largest))).float()
