@@ -40,7 +40,7 @@ from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
 
 QUICK_SHAPES = ("10M-256-8k", "10M-256-32k")
-QUICK_PROGRAMS = ("bare", "bare_compiled", "bare_compiled_launched", "transformers", "mulligan", "mulligan_compiled")
+QUICK_PROGRAMS = ("bare_compiled", "bare_compiled_launched", "transformers", "mulligan", "mulligan_compiled")
 AIM, LARGE_VOCABULARY_AIM = 1.05, 1.2  # times the fastest peer
 LARGE_VOCABULARY = 32_000
 MFU_AIMS = {"gpt2_124m": 0.5, "llama_1b": 0.6}

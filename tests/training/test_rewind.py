@@ -54,6 +54,8 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
         ("micro_batch=2",),
         ("data.loader_workers=2", "validate_every_n_steps=3"),
         ("precision=16-mixed", "model.vocab_size=1200"),
+        # Attention's backward pass through products, where the processor has matrix units; the head in chunks.
+        ("precision=bf16-mixed", "model.dropout=0.0", "sequence_length=64", "model.vocab_size=1200"),
         pytest.param(("float8=rowwise", "float8.emulate=true"), marks=pytest.mark.slow),
         pytest.param(
             ("precision=bf16-mixed", "compile=true"),
