@@ -27,13 +27,13 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("peers", quick="--rounds 15", full="--full"),
+    Part("peers", quick="--rounds 11", full="--full"),
     Part("overhead", quick="--rounds 7 --steps 100", full=""),
     Part("speed", quick="--rounds 9", full=""),
     Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
     Part("document_mask", quick="--rounds 2", full=""),
     Part("data", quick="--rounds 5 --only seek loader", full=""),
-    Part("startup", quick="--rounds 3", full="--rounds 7"),
+    Part("startup", quick="--rounds 2", full="--rounds 7"),
     Part("saving", quick="--rounds 5", full="--parameters 30M 124M --rounds 9", launched=True),
     Part("scaling", quick="--rounds 5 --steps 2", full=""),
     Part("guard", quick=None, full=""),

@@ -40,7 +40,7 @@ from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
 
 QUICK_SHAPES = ("10M-256-8k", "10M-256-32k")
-QUICK_PROGRAMS = ("bare_compiled", "bare_compiled_launched", "transformers", "mulligan", "mulligan_compiled")
+QUICK_PEERS = ("bare_compiled", "bare_compiled_launched", "transformers")
 AIM, LARGE_VOCABULARY_AIM = 1.05, 1.2  # times the fastest peer
 LARGE_VOCABULARY = 32_000
 MFU_AIMS = {"gpt2_124m": 0.5, "llama_1b": 0.6}
@@ -51,7 +51,8 @@ BLOCK_STEPS = {"cpu": 1, "cuda": 10}
 Programs = dict[str, ProgramProcess]
 
 
-def measure(report: Report, shape_name: str, names: list[str], rounds: int) -> None:
+def measure(report: Report, shape_name: str, names: list[str] | None, rounds: int) -> None:
+    """``names``, or without them the quick peers and ours as it chooses to run."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_multiplies("bf16")
     shape = SHAPES[shape_name]
@@ -62,6 +63,7 @@ def measure(report: Report, shape_name: str, names: list[str], rounds: int) -> N
         write_tokens(path, shape.vocab_size)
         work = Work(shape_name, str(path), folder, device, bf16, BLOCK_STEPS[device], compile=False)
         run = make_run(work, compile="auto")
+        names = names or [*QUICK_PEERS, chosen_of(run)]
         # Nobody else uses a GPU, which cannot hold several programs at once.
         for group in [names] if device == "cpu" else [[name] for name in names]:
             together, timed = measure_together(work, group, run, rounds)
@@ -72,6 +74,10 @@ def measure(report: Report, shape_name: str, names: list[str], rounds: int) -> N
     if timings:
         report.add(title, [row_of(name, programs[name], timings, work) for name in timings])
         judge(report, shape_name, run, programs, timings, work)
+
+
+def chosen_of(run: TrainingRun) -> str:
+    return "mulligan_compiled" if run.compile else "mulligan"
 
 
 def measure_together(work: Work, names: list[str], run: TrainingRun, rounds: int) -> tuple[Programs, dict[str, Timing]]:
@@ -144,7 +150,7 @@ def judge(
     report: Report, shape_name: str, run: TrainingRun, programs: Programs, timings: dict[str, Timing], work: Work
 ) -> None:
     """Ours as the program itself chooses against the fastest peer, where both were measured."""
-    chosen = "mulligan_compiled" if run.compile else "mulligan"
+    chosen = chosen_of(run)
     if chosen not in timings:
         return
     ours = timings[chosen]
@@ -191,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     every = GPU_SHAPES if on_gpu else CPU_SHAPES
     shapes = options.shapes or list(every if options.full or on_gpu else QUICK_SHAPES)
-    names = options.only or list(PROGRAMS if options.full else QUICK_PROGRAMS)
+    names = options.only or (list(PROGRAMS) if options.full else None)
     report = Report()
     for shape_name in shapes:
         measure(report, shape_name, names, options.rounds)
