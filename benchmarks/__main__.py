@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("peers", quick="--rounds 11", full="--full"),
+    Part("peers", quick="--rounds 9", full="--full"),
     Part("overhead", quick="--rounds 7 --steps 100", full=""),
     Part("speed", quick="--rounds 9", full=""),
     Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),
@@ -35,7 +35,7 @@ PARTS = (
     Part("data", quick="--rounds 5 --only seek loader", full=""),
     Part("startup", quick="--rounds 2", full="--rounds 7"),
     Part("saving", quick="--rounds 5", full="--parameters 30M 124M --rounds 9", launched=True),
-    Part("scaling", quick="--rounds 5 --steps 2", full=""),
+    Part("scaling", quick="--rounds 3 --steps 2", full=""),
     Part("guard", quick=None, full=""),
     Part("float8", quick=None, full=""),
 )
