@@ -16,14 +16,10 @@ from mulligan.model.cpu_attention import (
     flash,
     flash_backward,
 )
-from mulligan.model.document_attention import begins_of
 from mulligan.training.hardware import can_compile_for_cpu
+from tests.model.test_document_attention import begins
 
 CUT_AND_WHOLE_ROWS = [[3, 4], [7], [7], [1, 6]]
-
-
-def begins(rows: list[list[int]]) -> Tensor:
-    return begins_of(torch.stack([torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in rows]))
 
 
 def random_inputs(batch: int, length: int, heads: tuple[int, ...], *, std: float = 1.0) -> list[Tensor]:
