@@ -1,7 +1,9 @@
 """Every choice of every config group composes, and every ``_target_`` binds to its signature."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mulligan.cli.compose import CONF, build, problems
+from mulligan.cli.verb import MISTAKES
 from mulligan.files import write_json
 from mulligan.model.config import ModelConfig
 
@@ -84,6 +87,31 @@ def test_a_target_is_bound() -> None:
     assert "optimizer.rate" in found
     assert "model.width is not set" in found
     assert "seed='zero': expected int" in found
+
+
+def dotted(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield (*place, key)
+            yield from dotted(child, (*place, key))
+
+
+@pytest.mark.parametrize("value", [None, -1, "a text", [1], {"a": 1}, float("nan")], ids=str)
+def test_a_key_with_another_kind_of_value_is_taken_or_refused_as_a_mistake(value: Any) -> None:
+    whole = composed("train")
+    places = list(dotted(whole))
+    refused = 0
+    for place in places:
+        content = deepcopy(whole)
+        node = reduce(dict.__getitem__, place[:-1], content)
+        node[place[-1]] = value
+        try:
+            build(content)
+        except MISTAKES:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"{'.'.join(place)}={value!r} is a traceback") from error
+    assert refused > len(places) / 2
 
 
 @pytest.mark.parametrize("name", [file.stem for file in sorted((CONF / "model").glob("*.yaml")) if file.stem != "base"])

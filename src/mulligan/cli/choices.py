@@ -1,10 +1,11 @@
 """What conf/ offers: its folder, the choices of a group, every key that a verb knows; and the one that was meant."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 import mulligan
@@ -15,9 +16,9 @@ _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
 
 
-def suggestion(key: str, known: Any) -> str:
+def suggestion(key: str, known: Iterable[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def no_such_choice(missing: str, options: Sequence[str]) -> str:
@@ -26,6 +27,31 @@ def no_such_choice(missing: str, options: Sequence[str]) -> str:
     known = [option for option in options if option != "base"]  # what the others are built on
     more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
     return f"{group}={choice} is not one of {', '.join(known)}{suggestion(choice, known)}{more}"
+
+
+def no_such_key(key: str, verb: str) -> str:
+    known = known_keys(verb)
+    if key in known:
+        return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
+    group, dot, name = key.rpartition(".")
+    below = sorted(other for other in known if other.endswith(f".{key}"))  # its group was left out
+    of_group = [other.removeprefix(group + dot) for other in known if other.rpartition(".")[0] == group]
+    if below:
+        meant = f"; did you mean {' or '.join(below)}?"
+    else:
+        meant = suggestion(name, of_group, group + dot) if of_group else suggestion(key, known)
+    return f"{key}: there is no such key{meant} (`mulligan {verb} --help` shows them)"
+
+
+def check_choices(words: Sequence[str]) -> None:
+    """Raise ValueError for an override that gives a group something other than names: Hydra's words name no group."""
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(overrides):
+        group, value = override.key_or_group, override.value()
+        if not (CONF / group).is_dir() or override.is_sweep_override() or override.is_delete():
+            continue
+        if not all(isinstance(choice, str) for choice in (value if isinstance(value, list) else [value])):
+            raise ValueError(no_such_choice(f"{group}/{override.get_value_element_as_str()}", []))
 
 
 def known_keys(verb: str) -> set[str]:
@@ -38,7 +64,8 @@ def known_keys(verb: str) -> set[str]:
             group = str(next(iter(default))).split()[-1]  # behind "override" or "optional"
             keys.add(group)
             for file in (CONF / group).glob("*.yaml"):
-                keys |= {f"{group}.{key}" for key in _dotted(OmegaConf.load(file))}
+                place = "" if file.read_text().startswith("# @package _global_") else f"{group}."
+                keys |= {place + key for key in _dotted(OmegaConf.load(file))}
         elif default != "_self_":
             keys |= known_keys(default)
     return keys
@@ -47,7 +74,8 @@ def known_keys(verb: str) -> set[str]:
 def _dotted(node: Any) -> Iterator[str]:
     if isinstance(node, DictConfig):
         for key in node:
-            yield str(key)
+            if str(key) != "defaults" and not str(key).startswith("_"):  # those are Hydra's own
+                yield str(key)
             child = node._get_node(key)
             if isinstance(child, DictConfig) and not child._is_interpolation() and not child._is_missing():
                 yield from (f"{key!s}.{below}" for below in _dotted(child))

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -80,7 +81,9 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
             yield f"{prefix}{key}={value!r}: there is no such key{suggestion(key, signature.parameters)}"
         elif key in hints and not _holds_target(value):
             yield from _type_problems(f"{prefix}{key}", value, hints[key])
-    if not node.get("_partial_"):
+    if not isinstance(partial := node.get("_partial_", False), bool):
+        yield f"{prefix}_partial_={partial!r}: expected bool"
+    elif not partial:
         for key, parameter in signature.parameters.items():
             if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and key not in given:
                 yield f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE"
@@ -113,7 +116,7 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(argument) for argument in arguments)
     if hint is NoneType:
         return "null"
-    return hint.__name__ if isinstance(hint, type) and not arguments else str(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) and not arguments else re.sub(r"\w+\.", "", str(hint))
 
 
 def _holds_target(value: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mulligan.cli.compose import build, plain
+from mulligan.cli.compose import build, check, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.provenance import note_start, source
 from mulligan.cli.record import (
@@ -35,6 +35,7 @@ WORKERS_OUTLIVE_SECONDS = 7.0
 def work(config: DictConfig) -> None:
     quiet_lightning()
     content = plain(config)
+    check(content)
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
     # Until something was trained, nothing binds; a ledger binds alone while a rewind to the start left no checkpoint.
     begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) or (folder / "ledger.jsonl").is_file()

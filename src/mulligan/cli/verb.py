@@ -17,7 +17,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from mulligan.cli.choices import CONF, known_keys, no_such_choice, suggestion
+from mulligan.cli.choices import CONF, check_choices, no_such_choice, no_such_key
 from mulligan.cli.help_text import print_help
 from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
 from mulligan.launcher import RANKS_LOST, check_launcher, end_with_starter, launched_as, loss_of_ranks
@@ -62,6 +62,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     try:
         check_launcher()
         end_with_starter()
+        check_choices(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(guarded)()
     except MISTAKES as error:
         if shown:
@@ -112,8 +113,5 @@ def _one_line(error: BaseException, verb: str) -> str:
         message = place + message
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
-        key = unknown.group(1)
-        if key in known_keys(verb):
-            return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
-        return f"{key}: there is no such key{suggestion(key, known_keys(verb))} (`mulligan {verb} --help` shows them)"
+        return no_such_key(unknown.group(1), verb)
     return message

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 _LEFT_OUT = {"site-packages", "test", "tests", "idle_test"}  # many distributions ship no tests
 
@@ -25,6 +25,7 @@ class Document(NamedTuple):
     text: str | None
 
 
+@runtime_checkable  # the command line checks values against it
 class Source(Protocol):
     def parts(self) -> list[Part]:
         """Cut the source, in an order that depends on its content only."""
