@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("peers", quick="--rounds 9", full="--full"),
+    Part("peers", quick="--rounds 9", full="--full --rounds 15"),
     Part("overhead", quick="--rounds 7 --steps 100", full=""),
     Part("speed", quick="--rounds 9", full=""),
     Part("loss_head", quick="--rounds 2", full="--full --rounds 5"),

@@ -1,6 +1,6 @@
 """Forms of the loss head, forward and backward: time and peak memory.
 
-    python -m benchmarks.loss_head [--full] [--rounds 5] [--json PATH]
+    python -m benchmarks.loss_head [--full [--tokens N ...] [--vocabularies V ...]] [--rounds 5] [--json PATH]
 
 The forms are those of benchmarks/loss_head_forms.py: ours, and how others make the same loss.
 
@@ -64,9 +64,7 @@ AIMS = {
     Case(4_096, 32_000, "bfloat16"): Aims(memory=1 / 7, time=0.4),
     Case(16_384, 32_000, "bfloat16"): Aims(memory=1 / 20, time=0.25),
 }
-FULL_CASES = [
-    Case(*sizes) for sizes in product((4_096, 8_192, 16_384), (32_000, 128_000, 256_000), ("float32", "bfloat16"))
-]
+TOKENS, VOCABULARIES = (4_096, 8_192, 16_384), (32_000, 128_000, 256_000)  # in full
 
 
 def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str | None:
@@ -85,8 +83,10 @@ def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str |
 
 
 def loss_tolerance(form: str, case: Case) -> float:
-    """torch's operator adds up in the type of the hidden states: 8 bits of bfloat16, rounded again at each chunk."""
-    return 0.05 if form.startswith("torch") and case.dtype == "bfloat16" else 1e-3
+    """torch's operator adds up in the type of the hidden states: 8 bits of bfloat16, rounded again at each chunk, of
+    which there are more with the vocabulary: 3 % were seen at 32,000, 8 % at 128,000.
+    """
+    return 0.2 if form.startswith("torch") and case.dtype == "bfloat16" else 1e-3
 
 
 def memory_of(device: str) -> int:
@@ -195,6 +195,10 @@ def compare(report: Report, case: Case, device: str, rounds: int, full: bool) ->
 def main() -> None:
     parser = make_parser(__doc__, rounds=5)
     parser.add_argument("--full", action="store_true", help="all vocabularies and tokens, and a compiled plain form")
+    parser.add_argument("--tokens", nargs="+", type=int, choices=TOKENS, default=TOKENS, help="of these alone, in full")
+    parser.add_argument(
+        "--vocabularies", nargs="+", type=int, choices=VOCABULARIES, default=VOCABULARIES, help="likewise"
+    )
     parser.add_argument(
         "--memory-of", nargs=4, metavar=("FORM", "TOKENS", "VOCABULARY", "TYPE"), help="one form's CPU peak in MB, loss"
     )
@@ -203,9 +207,10 @@ def main() -> None:
         form, tokens, vocabulary, dtype = options.memory_of
         print(*peak_memory(form, Case(int(tokens), int(vocabulary), dtype), "cpu"))
         return
+    every = [Case(*sizes) for sizes in product(options.tokens, options.vocabularies, ("float32", "bfloat16"))]
     report = Report()
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        for case in FULL_CASES if options.full else AIMS:
+        for case in every if options.full else AIMS:
             if device == "cpu" and case.dtype == "bfloat16" and not cpu_multiplies("bf16"):
                 print(f"\ncpu, {case}: left out, no bf16 matrix instructions", flush=True)
                 continue

@@ -1,9 +1,9 @@
 """The table and the picture of docs/performance.md from what `python -m benchmarks --json PATH` wrote.
 
-    python -m benchmarks.page PATH [--page docs/performance.md] [--picture docs/performance.png]
+    python -m benchmarks.page PATH... [--page docs/performance.md] [--picture docs/performance.png]
 
 The table takes the place of the lines between the page's two marks. The picture shows how far each judged row is from
-its target: to the right of the line by as many times as it is better.
+its target: to the right of the line by as many times as it is better. Several files are parts that were run one by one.
 """
 
 import argparse
@@ -20,13 +20,12 @@ TICKS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 COLOURS = {"pass": "#1f5f99", "short": "#c8433f"}
 
 
-def table(content: dict[str, Any]) -> str:
+def table(machine: dict[str, Any], judged: list[Row]) -> str:
     """A table of Markdown for each part, and a line that names the machine."""
-    machine = content["machine"]
     load = ", ".join(f"{one:.1f}" for one in machine["load_average"])
     about = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}"
     lines = [f"{about}; load average {load} at the end."]
-    for command, rows in by_command(content["judged"]):
+    for command, rows in by_command(judged):
         body = [f"| {' | '.join(map(cell, row.values()))} |" for row in rows]
         lines += ["", f"`{command}`", "", f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}", *body]
     return "\n".join(lines)
@@ -60,15 +59,17 @@ def draw(rows: list[Row], picture: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
+    parser.add_argument("measured", type=Path, nargs="+")
     parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))
     parser.add_argument("--picture", type=Path, default=Path("docs/performance.png"))
     options = parser.parse_args()
-    content = json.loads(options.measured.read_text())
+    contents = [json.loads(path.read_text()) for path in options.measured]
+    judged = [row for content in contents for row in content["judged"]]
     before, _, rest = options.page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    options.page.write_text(f"{before}{BEGIN}\n{table(content)}\n{END}{after}")
-    draw(content["judged"], options.picture)
+    measured = table(contents[-1]["machine"], judged)
+    options.page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}")
+    draw(judged, options.picture)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ class Module(LightningModule):
             self.log("loss", loss)
         return loss
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+        # The Trainer's own refuses a fused optimizer in mixed precision, in bf16 too, which has no scale to undo.
+        torch.nn.utils.clip_grad_norm_(self.parameters(), CLIP_NORM)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_adamw(self.model)
 
@@ -52,7 +56,6 @@ def main(work: Work) -> None:
         precision="bf16-mixed" if work.bf16 else "32-true",
         max_steps=NEVER,
         max_epochs=-1,
-        gradient_clip_val=CLIP_NORM,
         log_every_n_steps=LOG_EVERY_N_STEPS,
         logger=CSVLogger(work.folder),
         callbacks=[TakeTurns(turns)],
