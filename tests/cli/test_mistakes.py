@@ -23,6 +23,8 @@ MISTAKES = {
     "train modle=tiny": "modle",
     "train model=tinyy": "tinyy",
     "train model=3": "model=3 is not one of gpt2_124m",
+    "train -m model=tiny,3": "model=tiny,3 is not one of gpt2_124m",
+    "train =3": "=3: there is no key before the equals sign",
     "train logger=[csv,3]": "logger=[csv,3] is not one of csv",
     "train float8=null": "float8=null is not one of none",
     "train trainer.profilr=simple": "trainer.profilr: there is no such key (`mulligan train --help` shows them)",

@@ -22,6 +22,7 @@ def files(run: Path, pattern: str) -> list[str]:
     return sorted(str(path.relative_to(run)) for path in run.rglob(pattern))
 
 
+@pytest.mark.slow
 def test_jobs_of_two_ranks_are_runs_of_their_own(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     done = mulligan("train", *tiny, "-m", *JOBS, "max_steps=2", "optimizer.lr=1e-3,-1.0,2e-3")
     assert done.returncode == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 import mulligan
@@ -47,11 +48,20 @@ def check_choices(words: Sequence[str]) -> None:
     """Raise ValueError for an override that gives a group something other than names: Hydra's words name no group."""
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     for override in OverridesParser.create().parse_overrides(overrides):
-        group, value = override.key_or_group, override.value()
-        if not (CONF / group).is_dir() or override.is_sweep_override() or override.is_delete():
-            continue
-        if not all(isinstance(choice, str) for choice in (value if isinstance(value, list) else [value])):
-            raise ValueError(no_such_choice(f"{group}/{override.get_value_element_as_str()}", []))
+        group = override.key_or_group
+        if not group:
+            raise ValueError(f"{override.input_line}: there is no key before the equals sign")
+        is_choice = (CONF / group).is_dir() and not override.is_delete()
+        if is_choice and not _are_names(override.value()):
+            raise ValueError(no_such_choice(f"{group}/{override.get_value_string()}", []))
+
+
+def _are_names(value: Any) -> bool:
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    if isinstance(value, list):
+        return all(map(_are_names, value))
+    return isinstance(value, str | QuotedString | Glob)
 
 
 def known_keys(verb: str) -> set[str]:
