@@ -5,6 +5,8 @@
 The forms are those of benchmarks/loss_head_forms.py: ours, and how others make the same loss.
 
 All make the gradients of the hidden states and of the head's weight, which count into the memory; the inputs do not.
+One from elsewhere whose loss is another is left out (in bf16 torch's own is, beyond a vocabulary of 32,000), and so is
+one that takes minutes over one pass.
 Judged are ours, with z-loss and smoothing, against the least memory and the least time of the others, bare or not.
 
 The memory of the CPU is the peak of the resident set above what was there before, in a process of its own for each form
@@ -29,14 +31,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.interleave import interleave
-from benchmarks.loss_head_forms import FORMS, REGULARIZED
+from benchmarks.loss_head_forms import FORMS, OF_THIS_REPOSITORY, REGULARIZED
 from benchmarks.report import Report, Row, make_parser
 from benchmarks.resident import forget_peak, peak_resident_bytes
 from mulligan.training.hardware import cpu_multiplies
 
 WIDTH = 512
 WARMUP_TOKENS = 64
-COMPILE_SECONDS = 600  # for a form's process, the compilation included
+FORM_SECONDS = 300  # for the CPU process of a form that is not ours, its compilation included
 PLAIN_COPIES = 5  # of the logits in float32 that the plain form holds at its peak: seen
 MEMORY_TARGET, TIME_TARGET = 1.0, 1.05  # of the least and of the fastest of the others
 FEW_LOGITS = 4_096 * 32_000  # of a case that gets all rounds; one with more gets fewer
@@ -83,10 +85,8 @@ def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str |
 
 
 def loss_tolerance(form: str, case: Case) -> float:
-    """torch's operator adds up in the type of the hidden states: 8 bits of bfloat16, rounded again at each chunk, of
-    which there are more with the vocabulary: 3 % were seen at 32,000, 15 % at 256,000.
-    """
-    return 0.2 if form.startswith("torch") and case.dtype == "bfloat16" else 1e-3
+    """torch's operator adds up in the type of the hidden states: 8 bits of bfloat16, rounded again at each chunk."""
+    return 0.05 if form.startswith("torch") and case.dtype == "bfloat16" else 1e-3
 
 
 def memory_of(device: str) -> int:
@@ -138,7 +138,7 @@ def peak_memory(form: str, case: Case, device: str) -> tuple[float, float]:
 def peak_memory_apart(form: str, case: Case) -> tuple[float, float]:
     sizes = (str(case.tokens), str(case.vocabulary), case.dtype)
     command = [sys.executable, "-m", "benchmarks.loss_head", "--memory-of", form, *sizes]
-    timeout = COMPILE_SECONDS if form.startswith("compiled") else None
+    timeout = None if form.startswith("ours") else FORM_SECONDS
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=timeout)
     peak, loss = map(float, done.stdout.split())
     return peak, loss
@@ -154,10 +154,13 @@ def compare(report: Report, case: Case, device: str, rounds: int, full: bool) ->
             try:
                 memory[form], losses[form] = measure(form, case)
             except subprocess.TimeoutExpired:
-                absent[form] = f"over {COMPILE_SECONDS} s"
+                absent[form] = f"over {FORM_SECONDS} s"
     for form, loss in losses.items():
-        reference = losses["ours" if form in REGULARIZED else "ours, bare"]
-        assert abs(loss / reference - 1.0) < loss_tolerance(form, case), f"the forms differ: {losses}"
+        off = abs(loss / losses["ours" if form in REGULARIZED else "ours, bare"] - 1.0)
+        if off >= loss_tolerance(form, case):
+            assert form not in OF_THIS_REPOSITORY, f"the forms differ: {losses}"
+            absent[form] = f"its loss is {off:.0%} off"
+            del memory[form]
     variants: dict[str, Callable[[], float]] = {}
     for form in memory:
         warm_up(form, *inputs(case, device))

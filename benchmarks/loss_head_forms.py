@@ -61,6 +61,7 @@ def cut_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -
     return import_module("cut_cross_entropy").linear_cross_entropy(hidden_ND, weight_VD, targets_N, reduction="sum")
 
 
+OF_THIS_REPOSITORY = ("ours", "ours, bare", "plain", "compiled plain")
 REGULARIZED = ("ours", "plain", "compiled plain", "liger")
 FORMS: dict[str, Form] = {
     "ours": ours,
