@@ -162,6 +162,7 @@ def main() -> None:
     report = Report()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for case in CASES:
+        torch._dynamo.reset()  # else the second length is compiled for any
         rounds = options.rounds * CASES[-1].length // case.length
         attention_windows, step_windows = (
             (GPU_WINDOWS, GPU_WINDOWS) if device == "cuda" else (case.attention_windows, case.step_windows)

@@ -124,6 +124,7 @@ def peak_memory(form: str, case: Case, device: str) -> tuple[float, float]:
     tensors = inputs(case, device)
     warm_up(form, *tensors)
     if device == "cuda":
+        tensors[0].grad = None
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         loss = forward_backward(form, *tensors)

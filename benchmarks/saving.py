@@ -168,7 +168,8 @@ def _synchronize() -> None:
 
 def measure(report: Report, name: str, rounds: int) -> None:
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # the console's lines are made, not shown
-        run = compose_run(folder, *SHAPES[name], *RUN, f"max_steps={2 * (rounds + 2)}")
+        trainer = "trainer=single_gpu" if torch.cuda.is_available() else "trainer=cpu"
+        run = compose_run(folder, *SHAPES[name], *RUN, trainer, f"max_steps={2 * (rounds + 2)}")
         assert run.guard is not None
         turns = SavesByTurns(run.guard, run.checkpoint, Path(folder), rounds=rounds)
         run.callbacks.append(turns)

@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "mulligan"
 FLOORS = [
-    {"distributed", "files", "launcher", "safetensors_file"},
+    {"compilers", "distributed", "files", "launcher", "safetensors_file"},
     {"model", "objective", "data", "stability"},
     {"evaluation", "export", "planning", "report"},
     {"training"},

@@ -54,7 +54,7 @@ Programs = dict[str, ProgramProcess]
 def measure(report: Report, shape_name: str, names: list[str] | None, rounds: int) -> None:
     """``names``, or without them the quick peers and ours as it chooses to run."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_multiplies("bf16")
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_multiplies("bf16")
     shape = SHAPES[shape_name]
     programs: Programs = {}
     timings: dict[str, Timing] = {}

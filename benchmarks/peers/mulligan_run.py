@@ -53,6 +53,7 @@ def make_run(work: Work, compile: str) -> TrainingRun:
         f"precision={'bf16-mixed' if work.bf16 else '32-true'}",
         f"trainer={'single_gpu' if work.device == 'cuda' else 'cpu'}",
         f"compile={compile}",
+        "deterministic=false",  # as all others
         f"log_every_n_steps={LOG_EVERY_N_STEPS}",
         f"validate_every_n_steps={NEVER}",
         "evaluate_every_n_steps=null",

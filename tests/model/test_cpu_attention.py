@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mulligan.compilers import can_compile_for_cpu
 from mulligan.model import attention, cpu_attention
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
@@ -16,7 +17,6 @@ from mulligan.model.cpu_attention import (
     flash,
     flash_backward,
 )
-from mulligan.training.hardware import can_compile_for_cpu
 from tests.model.test_document_attention import begins
 
 CUT_AND_WHOLE_ROWS = [[3, 4], [7], [7], [1, 6]]

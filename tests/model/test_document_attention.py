@@ -129,18 +129,20 @@ def test_the_block_mask_asks_the_device_for_no_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "flexes"),
+    ("network", "compiles", "flexes"),
     [
-        (model(), True),
-        (model().eval(), False),
-        (model(dropout=0.1), False),
-        (model(width=32), False),  # heads of 8
-        (model().double(), False),
+        (model(), True, True),
+        (model(), False, False),
+        (model().eval(), True, False),
+        (model(dropout=0.1), True, False),
+        (model(width=32), True, False),  # heads of 8
+        (model().double(), True, False),
     ],
 )
 def test_a_gpu_trains_with_the_block_mask_where_it_can(
-    network: Transformer, flexes: bool, monkeypatch: pytest.MonkeyPatch
+    network: Transformer, compiles: bool, flexes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transformer, "can_compile_for_cuda", lambda: compiles)
     monkeypatch.setattr(transformer, "block_mask", lambda begins_BT: begins_BT)
     with FakeTensorMode():  # its tensors can say they are on a GPU where there is none
         mask_B1TT, documents = network._documents(torch.empty(2, 300, dtype=torch.bool, device="cuda"))

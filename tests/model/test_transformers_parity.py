@@ -15,13 +15,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )  # fmt: skip
 
+from mulligan.compilers import can_compile_for_cpu
 from mulligan.export.places import unpacked
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import model_with_weights
 from mulligan.objective.next_token import PLAIN_VOCABULARY, NextToken
 from mulligan.safetensors_file import LazyTensors
-from mulligan.training.hardware import can_compile_for_cpu
 
 STEPS = 50
 SHAPE = {"vocab_size": 1500, "max_length": 32, "width": 32, "num_layers": 3, "num_heads": 4, "feedforward_width": 48}

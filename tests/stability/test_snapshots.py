@@ -69,6 +69,10 @@ def test_the_budget_is_checked() -> None:
     assert Snapshots(keep=4, max_gigabytes=1.0).check_budget(2e8) == pytest.approx(0.8)
     with pytest.raises(ValueError, match=r"snapshots\.keep=4 states of .* GB are more than stability\.snapshots\.max_"):
         Snapshots(keep=4, max_gigabytes=0.6).check_budget(2e8)
+    budget = Snapshots(keep=4, max_gigabytes=1.0)
+    budget.check_budget(2e8, ranks_of_host=1)
+    with pytest.raises(ValueError, match=r"keep=4 states of 0.20 GB on each of 100000 ranks are more than this"):
+        budget.check_budget(2e8, ranks_of_host=100_000)
 
 
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"keep": -1}, {"max_gigabytes": 0.0}])

@@ -1,10 +1,15 @@
 """What auto means."""
 
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from mulligan.training import hardware
 from mulligan.training.hardware import peak_flops, resolve_compile, resolve_precision
+from mulligan.training.trainer import make_trainer
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,33 @@ def test_auto_compile_asks_whether_the_run_is_long_and_a_compiler_is_there(monke
     assert not resolve_compile("auto", "cpu", 1e15)
     with pytest.raises(ValueError, match=r"compile=true needs a C\+\+ compiler"):
         resolve_compile(True, "cpu", 1.0)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cpu"])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_gpu_gives_the_same_bits_unless_told_otherwise(
+    accelerator: str, chosen: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The kernels of a CPU do so by themselves, and torch's other ones for it are slower."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked: dict[str, Any] = {}
+
+    def trainer(**options: Any) -> Any:
+        asked.update(options)
+        raise TypeError("there is no GPU")
+
+    with pytest.raises(ValueError, match="there is no GPU"):
+        make_trainer(
+            partial(trainer, accelerator=accelerator),
+            "32-true",
+            deterministic=chosen,
+            num_steps=1,
+            folder=tmp_path,
+            loggers=[],
+            callbacks=[],
+        )
+    assert asked["deterministic"] is (True if chosen and accelerator == "gpu" else None)
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
 def test_an_unknown_peak_is_absent() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from mulligan.cli.record import differences
-from mulligan.files import read_json, sha256_file, write_json
+from mulligan.files import read_json, remove, sha256_file, write_json
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import load_checkpoint, newest_whole
 from tests.conftest import Cli, environment
@@ -204,6 +205,20 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_bits(
     tiny: tuple[str, ...], tmp_path: Path, trainer: str
 ) -> None:
     same_bits_after_kills((*tiny, f"trainer={trainer}"), tmp_path, 20)
+
+
+@pytest.mark.parametrize("trainer", ["cpu_ddp", pytest.param("cpu_fsdp", marks=pytest.mark.slow)])
+def test_four_ranks_go_on_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path, trainer: str) -> None:
+    """How more than two round a sum depends on where it lies in what they send, which must not change with a start."""
+    options = (*tiny, f"trainer={trainer}", "trainer.devices=4", "checkpoint.every_n_steps=4")
+    (tmp_path / "whole").mkdir()
+    kill_and_resume(tmp_path / "whole", options, random.Random(0), kills=0)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for path in (tmp_path / "again" / CHECKPOINTS).glob("step_00000008*"):
+        remove(path)
+    assert "going on from step 4" in kill_and_resume(tmp_path / "again", options, random.Random(0), kills=0)
+    states = [load_checkpoint(tmp_path / name / CHECKPOINTS / "step_00000008.ckpt") for name in ("whole", "again")]
+    assert_same(states[0], states[1])
 
 
 def assert_same(first: Any, second: Any) -> None:

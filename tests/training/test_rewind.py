@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from mulligan.files import remove, sha256_file
 from mulligan.stability.detector import Detector, Judgement
@@ -31,6 +32,7 @@ WATCHED = (
     "stability.snapshots.every_n_steps=2", "stability.snapshots.keep=4",
     "stability.policy.depth_steps=2", "stability.policy.skip_steps=5",
 )  # fmt: skip
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def sure_at(run: TrainingRun, onset: int, step: int) -> None:
@@ -65,6 +67,8 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
             ],
         ),
         pytest.param(("precision=bf16-true", "data.document_mask=true"), marks=pytest.mark.slow),
+        pytest.param(("trainer=single_gpu", "precision=bf16-mixed"), marks=NEEDS_GPU),
+        pytest.param(("trainer=single_gpu", "data.document_mask=true", "compile=true"), marks=NEEDS_GPU),
     ],
 )
 def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, options: tuple[str, ...]) -> None:
@@ -132,20 +136,22 @@ def begin_anew_at(folder: Path, step: int) -> None:
     [
         ("trainer=cpu_ddp", "micro_batch=1"),
         ("trainer=cpu_fsdp", "micro_batch=1"),
+        pytest.param(("trainer=cpu_ddp", "trainer.devices=4"), marks=pytest.mark.slow),
         pytest.param(
             ("trainer=cpu_fsdp", "trainer.strategy.tensor_parallel_size=2", "micro_batch=2"), marks=pytest.mark.slow
         ),
     ],
-    ids=["cpu_ddp", "cpu_fsdp", "cpu_tp"],
+    ids=["cpu_ddp", "cpu_fsdp", "four_ranks", "cpu_tp"],
 )
-def test_one_rank_sees_no_number_and_both_rewind_as_a_new_process_would(
+def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     tiny: tuple[str, ...], tmp_path: Path, trainer: tuple[str, ...]
 ) -> None:
-    """In place, by fitting again, and in new processes: the same bits, with accumulation 2."""
+    """In place, by fitting again, and in new processes: the same bits, two ranks with accumulation 2."""
     overrides = (*tiny, *WATCHED, *trainer, "stability.policy.max_withheld=0")
     refit = (*overrides, "name=refit", "stability.way=refit")
     said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt", "+", *refit)
-    assert said.count("spike (not finite, from step 10 on") == 4  # two ranks, two runs
+    ranks = 4 if "trainer.devices=4" in trainer else 2
+    assert said.count("spike (not finite, from step 10 on") == 2 * ranks  # in two runs
     for name in ("spoilt", "refit"):
         (entry,) = Ledger(tmp_path / f"runs/{name}/ledger.jsonl").entries
         assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (10, 11, 8, [32, 52])

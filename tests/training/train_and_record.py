@@ -1,7 +1,7 @@
 """A program for test_ranks: train with the given overrides; each rank writes its tokens and gradients, step by step.
 
 Of the third and fourth step it counts operators instead, collectives with the type and the bytes they send, and what
-the host reads of tensors; in the second DDP settles its buckets.
+the host reads of tensors.
 """
 
 import sys

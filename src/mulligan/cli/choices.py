@@ -35,10 +35,12 @@ def no_such_key(key: str, verb: str) -> str:
     if key in known:
         return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
     group, dot, name = key.rpartition(".")
-    below = sorted(other for other in known if other.endswith(f".{key}"))  # its group was left out
+    elsewhere = sorted(other for other in known if other.endswith(f".{key}"))  # its group was left out
+    if name in known:  # or is one too many, as in trainer.max_steps
+        elsewhere.append(name)
     of_group = [other.removeprefix(group + dot) for other in known if other.rpartition(".")[0] == group]
-    if below:
-        meant = f"; did you mean {' or '.join(below)}?"
+    if elsewhere:
+        meant = f"; did you mean {' or '.join(elsewhere)}?"
     else:
         meant = suggestion(name, of_group, group + dot) if of_group else suggestion(key, known)
     return f"{key}: there is no such key{meant} (`mulligan {verb} --help` shows them)"

@@ -24,6 +24,7 @@ NEUTRAL = (
     "logger",
     "name",
     "print_every_n_steps",
+    "profiler",
     "sample_prompt",
     "sample_prompts",
     "sample_tokens",
@@ -32,7 +33,7 @@ NEUTRAL = (
     "validate_every_n_steps",
     "validation_samples",
 )
-FREE = (*NEUTRAL, "micro_batch", "trainer")  # or change them by rounding only
+FREE = (*NEUTRAL, "deterministic", "micro_batch", "trainer")  # or change them by rounding only
 # What a run cannot change even when told: its next samples follow from the step and these.
 BOUND = ("data.weights", "global_batch_samples", "global_batch_tokens", "initial_weights", "seed", "sequence_length")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
@@ -84,7 +85,8 @@ def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False)
     where these leave its numbers alone.
     """
     defaults = {key: node for key, node in _read(CONF / "train.yaml").items() if key in NEUTRAL}
-    content = defaults | recorded | {"folder": str(folder), "logger": {}, "evaluate_every_n_steps": None}
+    quiet: dict[str, Any] = {"logger": {}, "evaluate_every_n_steps": None, "profiler": None}
+    content = defaults | recorded | quiet | {"folder": str(folder)}
     content["checkpoint"] = recorded["checkpoint"] | {"folder": str(folder / "checkpoints")}
     if recorded["stability"] is not None:
         content["stability"] = recorded["stability"] | {"way": "watch"}

@@ -36,7 +36,8 @@ def print_opening(run: TrainingRun) -> None:
             "step": f"{run.tokens_per_step:,} tokens: {run.global_batch} samples of {run.sequence_length} = "
             f"{run.num_ranks} rank(s){rank_groups} x {run.accumulation} micro-batch(es) of {run.micro_batch}",
             "device": f"{run.trainer.strategy.root_device.type}, precision {run.precision}"
-            f"{f' with {run.float8}' if run.float8 else ''}, compile {str(run.compile).lower()}",
+            f"{f' with {run.float8}' if run.float8 else ''}, compile {str(run.compile).lower()}"
+            f"{'' if run.on_cpu else f', deterministic {str(run.deterministic).lower()}'}",
             "memory a rank": memory,
             "stability": "nobody watches the loss" if run.guard is None else f"way {run.guard.way}",
             "checkpoints": f"{checkpoint.folder}, every {checkpoint.every_n_steps:,} steps",

@@ -33,7 +33,6 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_width, self.dropout = config.head_width, config.dropout
-        self.is_grouped = config.key_value_heads != config.num_heads
         key_value_width = config.key_value_heads * config.head_width
         self.q = nn.Linear(config.width, config.width, bias=config.bias)
         self.k = nn.Linear(config.width, key_value_width, bias=config.bias)
@@ -63,6 +62,9 @@ class Attention(nn.Module):
         elif self.training and is_causal and not dropout and goes_by_products(q_BHTK):
             attended_BHTK, _ = attend_apart(q_BHTK, k_BGTK, v_BGTK, None)
         else:
+            if q_BHTK.is_cuda and (positions.mask_B1TT is not None or q_BHTK.dtype.itemsize > 2):
+                # Of a GPU's kernels those for 16 bits without a mask know groups, and one that holds every score.
+                k_BGTK, v_BGTK = (x.repeat_interleave(q_BHTK.shape[1] // x.shape[1], dim=1) for x in (k_BGTK, v_BGTK))
             attended_BHTK = F.scaled_dot_product_attention(
                 q_BHTK,
                 k_BGTK,
@@ -70,7 +72,7 @@ class Attention(nn.Module):
                 attn_mask=positions.mask_B1TT,
                 dropout_p=dropout,
                 is_causal=is_causal,
-                enable_gqa=self.is_grouped,
+                enable_gqa=q_BHTK.shape[1] != k_BGTK.shape[1],
             )
         return self.out(attended_BHTK.transpose(1, 2).flatten(2))
 

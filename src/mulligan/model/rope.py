@@ -9,8 +9,8 @@ from torch import Tensor
 
 def rope_table(length: int, head_width: int, theta: float, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (length, head_width) in float32, made on the CPU so that every device has the same."""
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32) / head_width
-    angles_TK = torch.outer(torch.arange(length, dtype=torch.float32), theta**-exponents).repeat(1, 2)
+    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width
+    angles_TK = torch.outer(torch.arange(length, dtype=torch.float32, device="cpu"), theta**-exponents).repeat(1, 2)
     return angles_TK.cos().to(device), angles_TK.sin().to(device)
 
 

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
+from mulligan.compilers import can_compile_for_cuda
 from mulligan.model.attention import Attention, Positions
 from mulligan.model.config import ModelConfig
 from mulligan.model.document_attention import FLEX_HEAD_WIDTH, begins_of, block_mask, dense_mask
@@ -159,7 +160,8 @@ class Transformer(nn.Module):
         if device == "cpu" and not drops:
             return None, begins_BT
         # FlexAttention must be compiled, which pays over the steps of a training. It knows no float64.
-        can_flex = self.config.head_width >= FLEX_HEAD_WIDTH and self.embedding.weight.dtype != torch.float64
+        knows = self.config.head_width >= FLEX_HEAD_WIDTH and self.embedding.weight.dtype != torch.float64
+        can_flex = knows and can_compile_for_cuda()
         if device == "cuda" and self.training and not drops and can_flex:
             return None, block_mask(begins_BT)
         return dense_mask(begins_BT), None

@@ -16,9 +16,11 @@ from torch import Tensor
 CHUNK_BYTES = 2**27  # logits held at once: 2,048 rows of 32k in bfloat16, below which the products lose speed
 CPU_CHUNK_BYTES = 2**26  # the same in float32 on a CPU: as fast as 2**27, a quarter takes 1.07 times as long
 CPU_CHUNK_ROWS = 256  # at least: fewer cost the products more than a twentieth of their speed
+GPU_CHUNK_ROWS = 2048  # at least: each chunk reads and writes the weight's whole gradient
 TILE_ELEMENTS = 2**19  # of the weight: MKL packs it for each product, within the cache where a tile is multiplied alone
 FLOAT16_PEAK = 64.0  # of a row of gradients: of 262k columns a mean entry of 2.4e-4 has all its digits, 65,504 is far
 SCRATCH_ELEMENTS = 4 * 2**20  # rows in the type of the sums, worked on while they are near the cache
+GPU_SCRATCH_ELEMENTS = 2**26  # the same on a GPU, where each pass over them must outlast its launch
 
 
 class Terms(NamedTuple):
@@ -86,9 +88,14 @@ def rows_of_a_chunk(tokens: int, vocabulary: int, *, bytes_of_a_logit: int, on_c
     if on_cpu and bytes_of_a_logit >= 4:
         rows = max(CPU_CHUNK_ROWS, CPU_CHUNK_BYTES // row_bytes)
     else:
-        rows = max(1, CHUNK_BYTES // row_bytes)
+        rows = max(1 if on_cpu else GPU_CHUNK_ROWS, CHUNK_BYTES // row_bytes)
     num_chunks = max(1, math.ceil(tokens / rows))
     return max(1, math.ceil(tokens / num_chunks))
+
+
+def rows_of_scratch(rows: int, vocabulary: int, *, on_cpu: bool) -> int:
+    """Of a chunk's ``rows`` how many are worked on at once, in the type of the sums."""
+    return max(1, min(rows, (SCRATCH_ELEMENTS if on_cpu else GPU_SCRATCH_ELEMENTS) // vocabulary))
 
 
 class _RowLoss(NamedTuple):
@@ -100,8 +107,8 @@ class _RowLoss(NamedTuple):
     ignore_index: int
 
     def scratch(self, logits_CV: Tensor) -> Tensor:
-        """A buffer in the type of the sums for as many rows as stay near the cache."""
-        num_rows = max(1, min(len(logits_CV), SCRATCH_ELEMENTS // logits_CV.shape[1]))
+        """A buffer in the type of the sums for as many rows as are worked on at once."""
+        num_rows = rows_of_scratch(*logits_CV.shape, on_cpu=not logits_CV.is_cuda)
         sum_dtype = _sum_dtype(logits_CV.dtype)
         if sum_dtype == logits_CV.dtype:
             return logits_CV[:num_rows]  # only its length is read: the rows are worked on in place

@@ -7,7 +7,7 @@ this model, whose attention keeps no scores (Dao et al. 2022). The masks of drop
 from dataclasses import dataclass
 
 from mulligan.model.config import ModelConfig
-from mulligan.objective.linear_cross_entropy import SCRATCH_ELEMENTS, rows_of_a_chunk
+from mulligan.objective.linear_cross_entropy import rows_of_a_chunk, rows_of_scratch
 from mulligan.objective.next_token import PLAIN_VOCABULARY
 
 PLAIN_HEAD_COPIES = 6  # of its logits in float32: themselves, two log-softmaxes, and the gradients of the three
@@ -133,6 +133,6 @@ def _head(model: ModelConfig, layout: Layout) -> float:
     weight = vocabulary * model.width
     if computed == 4:
         return hidden + logits + 4 * weight
-    scratch = 4 * vocabulary * min(rows, max(1, SCRATCH_ELEMENTS // vocabulary))
+    scratch = 4 * vocabulary * rows_of_scratch(rows, vocabulary, on_cpu=layout.on_cpu)
     copies = 4 + (computed if layout.is_mixed else 0) + (computed if layout.on_cpu else 0)  # gradient, weight, product
     return hidden + logits + scratch + copies * weight

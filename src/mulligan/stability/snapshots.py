@@ -1,6 +1,7 @@
 """Copies of the training state in host memory: the first source of a rewind. Each rank keeps its own part."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +44,21 @@ class Snapshots:
     def steps(self) -> list[int]:
         return [snapshot.step for snapshot in self._ring]
 
-    def check_budget(self, num_bytes: float) -> float:
-        """Gigabytes that a full ring of states of ``num_bytes`` takes; ValueError when they are more than allowed."""
+    def check_budget(self, num_bytes: float, ranks_of_host: int | None = None) -> float:
+        """Gigabytes that a full ring of states of ``num_bytes`` takes; ValueError when they are more than allowed, or
+        those of so many ranks more than this machine's memory.
+        """
         one = num_bytes / GIGABYTE
         if one * self.keep > self.max_gigabytes:
             raise ValueError(
                 f"stability.snapshots.keep={self.keep} states of {one:.2f} GB are more than stability.snapshots."
                 f"max_gigabytes={self.max_gigabytes}: keep {int(self.max_gigabytes / one)} of them, or allow more"
+            )
+        host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIGABYTE
+        if ranks_of_host is not None and one * self.keep * ranks_of_host > host:
+            raise ValueError(
+                f"stability.snapshots.keep={self.keep} states of {one:.2f} GB on each of {ranks_of_host} ranks are "
+                f"more than this machine's memory, {host:.1f} GB: keep {int(host / ranks_of_host / one)} of them"
             )
         return one * self.keep
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 
+import torch
+
 
 class Background:
     """A job that fails is raised by the next ``wait``; those behind it are left out.
@@ -22,7 +24,9 @@ class Background:
         """Begin ``job`` when those before it are done."""
         if self._jobs is None:
             self._jobs = SimpleQueue()
-            self._thread = Thread(target=self._work, args=(self._jobs,), name="mulligan background", daemon=True)
+            device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+            arguments = (self._jobs, device)
+            self._thread = Thread(target=self._work, args=arguments, name="mulligan background", daemon=True)
             self._thread.start()
         self._jobs.put(job)
 
@@ -36,7 +40,9 @@ class Background:
         if error is not None:
             raise error
 
-    def _work(self, jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
+    def _work(self, jobs: "SimpleQueue[Callable[[], None] | None]", device: int | None) -> None:
+        if device is not None:
+            torch.cuda.set_device(device)  # a new thread's is the first, where it would take memory
         while (job := jobs.get()) is not None:
             if self._error is None:
                 try:

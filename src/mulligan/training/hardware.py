@@ -2,14 +2,13 @@
 
 import os
 import resource
-import shutil
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from mulligan.compilers import can_compile_for_cpu, can_compile_for_cuda
 from mulligan.planning.accelerators import accelerator_of_device
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true"]
@@ -56,14 +55,8 @@ def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flop
     if choice != "auto":
         return choice
     if accelerator == "cuda":
-        return total_flops > 1e15 and any(shutil.which(name) for name in ("gcc", "cc", "clang"))  # Triton's launcher
+        return total_flops > 1e15 and can_compile_for_cuda()
     return can_compile_for_cpu() and CPU_COMPILE_GAIN * total_flops / CPU_FLOPS > CPU_COMPILE_SECONDS
-
-
-def can_compile_for_cpu() -> bool:
-    """What torch.compile needs for a CPU: a C++ compiler and the headers of this Python."""
-    has_headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
-    return has_headers and any(shutil.which(name) for name in ("g++", "clang++"))
 
 
 def peak_flops(device: torch.device) -> float | None:

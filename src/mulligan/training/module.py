@@ -113,6 +113,8 @@ class PretrainModule(LeanModule):
         if self.device_mesh is not None and self.tensor_parallel_size > 1:
             split_blocks(self.model, self.device_mesh["tensor_parallel"])
         if self.compile_model:
+            # Under DDP torch would cut each graph again at the bounds of the buckets; a block is small enough.
+            torch._dynamo.config.optimize_ddp = False
             for block in self.model.blocks:
                 block.compile()  # one graph serves every block, so compiling costs the same at any depth
         if self.device_mesh is not None:

@@ -27,6 +27,7 @@ from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.evaluations import Evaluations
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.callbacks.preemption import StopOnSigterm
+from mulligan.training.callbacks.profiler import StepProfiler
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.hardware import Precision, resolve_compile
 from mulligan.training.optimizers import AdamWRecipe
@@ -53,6 +54,7 @@ class RunSettings:
         max_tokens_per_parameter: float | None,
         precision: Precision,
         compile: bool | Literal["auto"],
+        deterministic: bool = True,
         activation_checkpointing: bool,
         validate_every_n_steps: int,
         validation_samples: int,
@@ -76,6 +78,7 @@ class RunSettings:
         stability: Guard | None,
         trainer: Callable[..., Trainer],
         logger: dict[str, Logger | None],
+        profiler: StepProfiler | None = None,
         callbacks: dict[str, Callback | None],
     ) -> None:
         check_length(sequence_length=sequence_length, max_length=model.max_length)
@@ -109,6 +112,8 @@ class RunSettings:
             max_tokens_per_parameter=max_tokens_per_parameter,
             num_parameters=model.num_parameters,
         )
+        if profiler is not None:
+            profiler.check_length(self.num_steps)
         self.metrics = LogMetrics(
             every_n_steps=log_every_n_steps,
             tokens_per_step=self.tokens_per_step,
@@ -132,6 +137,7 @@ class RunSettings:
         self.trainer = make_trainer(
             trainer,
             precision,
+            deterministic=deterministic,
             num_steps=self.num_steps,
             folder=self.folder,
             loggers=[one for one in logger.values() if one is not None],
@@ -139,6 +145,7 @@ class RunSettings:
                 *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
                 *(one for one in callbacks.values() if one is not None),
                 self.metrics,
+                *([] if profiler is None else [profiler]),
                 *evaluations,
                 ConsoleProgress(metrics=self.metrics, num_steps=self.num_steps, every_n_steps=print_every_n_steps),
                 self.stop,
@@ -184,13 +191,15 @@ class RunSettings:
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
             self.guard.check_reach(checkpoint)
-            self.snapshot_gigabytes = self.guard.check_memory(state_bytes(model, self.layout))
+            num_bytes = state_bytes(model, self.layout)
+            self.snapshot_gigabytes = self.guard.check_memory(num_bytes, self.trainer.num_devices)
         self.trainer.accumulate_grad_batches = self.accumulation
         self.trainer.val_check_interval = validate_every_n_steps * self.accumulation
         self.compile = resolve_compile(
             compile, self.trainer.strategy.root_device.type, self.num_steps * self.flops_per_step
         )
-        self.activation_checkpointing, self.evaluate_bytes = activation_checkpointing, evaluate_bytes
+        self.deterministic, self.activation_checkpointing = deterministic, activation_checkpointing
+        self.evaluate_bytes = evaluate_bytes
         self.sample_prompt, self.accept_changes = sample_prompt, accept_changes
 
     @property

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from mulligan.distributed import rank
 from mulligan.launcher import STARTER
@@ -65,6 +66,11 @@ class ReplicatedStrategy(_WatchedStrategy, DDPStrategy):
             gradient_as_bucket_view=gradient_as_bucket_view,
             bucket_cap_mb=bucket_cap_mb,
         )
+
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        assert isinstance(self.model, DistributedDataParallel)
+        _settle_buckets(self.model)
 
 
 class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
@@ -133,6 +139,21 @@ class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
                         in_parts[f"optimizer_states.{number}.state.{index}.{key}"] = state[index][key]
             read_into(self._loaded_from, in_parts)
             optimizer.load_state_dict(saved | {"state": state})
+
+
+def _settle_buckets(model: DistributedDataParallel) -> None:
+    """Give the buckets of gradients the layout that they keep.
+
+    DDP orders them anew behind its first backward pass, as that came to the gradients. How three ranks and more round a
+    sum depends on where in its bucket it lies, so a process that goes on with a run would add up its first step in
+    another way. Here zeros are the first pass: from the last parameter to the first, about as all others come to them.
+    """
+    parameters = [parameter for parameter in reversed(list(model.parameters())) if parameter.requires_grad]
+    model.reducer.prepare_for_backward([])
+    for parameter in parameters:
+        parameter.backward(parameter.new_zeros(()).expand_as(parameter))
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def whole_on_rank_zero(state: Any) -> Any:

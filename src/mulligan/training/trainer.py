@@ -23,10 +23,7 @@ USER_KEYS = (
     "devices",
     "num_nodes",
     "strategy",
-    "benchmark",
-    "deterministic",
     "detect_anomaly",
-    "profiler",
 )
 
 
@@ -34,6 +31,7 @@ def make_trainer(
     trainer: Callable[..., Trainer],
     precision: Precision,
     *,
+    deterministic: bool,
     num_steps: int,
     folder: Path,
     loggers: list[Logger],
@@ -46,6 +44,7 @@ def make_trainer(
     accelerator = _accelerator_of(chosen.get("accelerator", "auto"))
     resolved = resolve_precision(precision, accelerator)
     is_float16 = resolved == "16-mixed"
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # all would be written twice
     try:
         made = trainer(
             max_steps=num_steps,
@@ -54,7 +53,8 @@ def make_trainer(
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(), *([_float16(accelerator)] if is_float16 else [])],
             precision=None if is_float16 else resolved,
-            profiler=chosen.get("profiler") or NoProfiler(),
+            deterministic=(deterministic and accelerator == "cuda") or None,  # a CPU's kernels are so by themselves
+            profiler=NoProfiler(),
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             enable_checkpointing=False,

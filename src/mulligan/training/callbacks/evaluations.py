@@ -63,7 +63,7 @@ class Evaluations(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()  # what is still at work belongs to training
         start = time.perf_counter()
-        with _random_state_kept(), torch.compiler.set_stance("force_eager"):
+        with _random_state_kept(pl_module.device), torch.compiler.set_stance("force_eager"):
             self._evaluate(trainer, pl_module)
         self.metrics.leave_out(time.perf_counter() - start)
 
@@ -121,10 +121,10 @@ def _written(path: Path) -> Iterator[tuple[int, int, str]]:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _random_state_kept(device: torch.device) -> Iterator[None]:
     """Of every generator that a suite may seed or draw from: lm-eval seeds all of them."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from mulligan.evaluation.held_out import perplexity
@@ -52,6 +53,8 @@ class LogMetrics(Callback):
         self._restart_clock(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # what is queued is training
         self._pause = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -98,9 +98,11 @@ class Guard(Callback):
                 f"1) x every_n_steps={reach} reaches with stability.way=refit: keep more of them, or rewind less far"
             )
 
-    def check_memory(self, state_bytes: float) -> float:
-        """Gigabytes of host memory that the snapshots of states of ``state_bytes`` take; ValueError if too many."""
-        return self.snapshots.check_budget(state_bytes) if self.way == "in_place" else 0.0
+    def check_memory(self, state_bytes: float, ranks_of_host: int | None = None) -> float:
+        """Gigabytes of host memory that a rank's snapshots of states of ``state_bytes`` take; ValueError if those are
+        too many, or those of ``ranks_of_host`` do not fit into this machine.
+        """
+        return self.snapshots.check_budget(state_bytes, ranks_of_host) if self.way == "in_place" else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
