@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.report import Row, by_command, cell
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
+ALIKE = ("processor", "cores", "python", "torch")  # in all files of one page
 TICKS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 COLOURS = {"pass": "#1f5f99", "short": "#c8433f"}
 
@@ -64,6 +65,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/performance.png"))
     options = parser.parse_args()
     contents = [json.loads(path.read_text()) for path in options.measured]
+    machines = {tuple(content["machine"][key] for key in ALIKE) for content in contents}
+    if len(machines) > 1:
+        parser.error(f"the files are of different machines or versions: {machines}")
     judged = [row for content in contents for row in content["judged"]]
     before, _, rest = options.page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)

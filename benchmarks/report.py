@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import groupby
@@ -76,8 +77,20 @@ class Report:
             "lightning": version("lightning"),
             **{name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
         }
-        content = {"machine": machine, "tables": self.tables, "judged": self.judged}
+        judged = [row if "command" in row else {"command": this_command()} | row for row in self.judged]
+        content = {"machine": machine, "tables": self.tables, "judged": judged}
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def this_command() -> str:
+    """As it was given, but for where the JSON file goes."""
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "benchmarks are run as python -m benchmarks.NAME"
+    words = sys.argv[1:]
+    if "--json" in words:
+        at = words.index("--json")
+        del words[at : at + 2]
+    return " ".join(["python", "-m", spec.name.removesuffix(".__main__"), *words])
 
 
 def by_command(judged: list[Row]) -> Iterator[tuple[str, list[Row]]]:

@@ -9,8 +9,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP: spinning slows it 2 to 6 times
 
 import pytest
+from hypothesis import settings
 
 from mulligan.data.documents import PythonStdlib
+
+settings.register_profile("shared machine", deadline=None)  # where an example may wait for its turn
+settings.load_profile("shared machine")
 
 TINY = (
     "data=files",

@@ -1,4 +1,4 @@
-"""Lightning's Trainer around the plain decoder, as its first page shows it."""
+"""Lightning's Trainer around the plain decoder, as its first page shows it but for the clipping."""
 
 import sys
 from typing import Any
@@ -28,7 +28,12 @@ class Module(LightningModule):
             self.log("loss", loss)
         return loss
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
         # The Trainer's own refuses a fused optimizer in mixed precision, in bf16 too, which has no scale to undo.
         torch.nn.utils.clip_grad_norm_(self.parameters(), CLIP_NORM)
 

@@ -47,7 +47,7 @@ def loaded(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory):
     return AutoTokenizer.from_pretrained(folder)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(text="a\t\t==<s>x</s><unk> <0x0A>\u2581\u2581 \0 *** =====")
 @given(text=TEXTS)
 def test_the_same_ids_and_the_text_back(text: str, tokenizer: Tokenizer, loaded) -> None:

@@ -81,7 +81,7 @@ def test_forward_and_gradients_equal_those_of_a_dense_mask(rows: list[list[int]]
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_documents_give_the_numbers_of_a_dense_mask(data: st.DataObject) -> None:
     batch, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 70))
     flags = st.lists(st.booleans(), min_size=length, max_size=length)

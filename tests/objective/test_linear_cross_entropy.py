@@ -73,7 +73,7 @@ cases = {
 
 
 @given(**cases)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @pytest.mark.parametrize("form", [linear_cross_entropy, plain_cross_entropy])
 def test_terms_and_gradients_match_float64(
     form, seed, tokens, vocab, width, scale, ignored, z_loss, label_smoothing, softcap, chunk_rows, dtype

@@ -6,10 +6,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.profilers import SimpleProfiler
 
 from mulligan.data.loader import MicroBatch
-from mulligan.training.lean_loop import HOOKS, LeanModule, NoProfiler
+from mulligan.training.lean_loop import HOOKS, LeanModule
 from mulligan.training.run import TrainingRun
 from tests.training.conftest import MakeRun, silent
 
@@ -47,15 +46,6 @@ def called(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_lightning_calls_no_hook_that_does_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     assert called(make_run("max_steps=2"), monkeypatch) == []
-
-
-def test_a_users_profiler_is_left_to_work(make_run: MakeRun) -> None:
-    assert isinstance(make_run().trainer.profiler, NoProfiler)
-    run = make_run("max_steps=2", "+trainer.profiler=simple")
-    run.train(silent, silent)
-    profiler = run.trainer.profiler
-    assert isinstance(profiler, SimpleProfiler)
-    assert len(profiler.recorded_durations["run_training_batch"]) == 2
 
 
 def test_a_batch_comes_to_the_device_whole() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 import mulligan
@@ -15,6 +15,72 @@ from mulligan.cli.initial_model import initial_model
 OmegaConf.register_new_resolver("initial_model", initial_model)  # for conf/model/initial.yaml
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
+_MOST_MEANT = 3  # keys that a message names
+_GLOBAL = "# @package _global_"  # the first line of a file whose keys do not stand below its group's name
+
+
+def parsed(words: Iterable[str]) -> list[Override]:
+    """Hydra's reading of the overrides among the words of a command line."""
+    return OverridesParser.create().parse_overrides(
+        [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    )
+
+
+def check_overrides(words: Sequence[str], verb: str) -> None:
+    """Raise ValueError for an override without a key, and for a group given what is no name: Hydra names neither."""
+    known = known_keys(verb)
+    for override in parsed(words):
+        key = override.key_or_group
+        if not key:
+            raise ValueError(f"{override.input_line}: there is no key before the equals sign")
+        is_group = (CONF / key).is_dir() or key.split("/")[0] == "hydra"
+        if not is_group or (override.is_delete() and override.value() is None):
+            continue
+        if wrong := next(_no_names(override.value()), None):
+            if key not in known and not key.startswith("hydra"):
+                raise ValueError(no_such_key(key, verb))
+            raise ValueError(no_such_choice(key, wrong, []))
+
+
+def _no_names(value: Any) -> Iterator[str]:
+    """The parts of a group's value that name no choice, as a user would write them."""
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    if isinstance(value, list):
+        for part in value:
+            yield from _no_names(part)
+    elif value is None:
+        yield "null"
+    elif not isinstance(value, str | QuotedString | Glob):
+        yield str(value)
+
+
+def no_such_choice(group: str, choice: str, options: Sequence[str]) -> str:
+    options = options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))  # of a list Hydra names none
+    known = [option for option in options if option != "base"]  # what the others are built on
+    more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
+    if choice == "null":
+        more = "; left out it has its default"
+    return f"{group}={choice} is not one of {', '.join(known) or 'its choices'}{suggestion(choice, known)}{more}"
+
+
+def no_such_key(key: str, verb: str) -> str:
+    known = known_keys(verb)
+    if files := known.get(key):
+        return f"{key}: the chosen files do not have this key; choose {_either(sorted(files))}"
+    group, dot, name = key.rpartition(".")
+    beside = [other.removeprefix(group + dot) for other in known if dot and other.rpartition(".")[0] == group]
+    meant = (
+        [other for other in known if other.endswith(f".{key}")]  # its group was left out
+        or [other for other in known if dot and other.startswith(f"{group}.") and other.endswith(f".{name}")]
+        or [other for other in known if other == name]  # or is one too many, as in trainer.max_steps
+        or [other for other in known if beside and other.endswith(f".{name}")]
+    )
+    if meant:
+        told = f"; did you mean {_either(sorted(meant, key=lambda other: (len(known[other]), other)))}?"
+    else:
+        told = suggestion(name, beside, group + dot) if beside else suggestion(key, known)
+    return f"{key}: there is no such key{told} (`mulligan {verb} --help` shows them)"
 
 
 def suggestion(key: str, known: Iterable[str], prefix: str = "") -> str:
@@ -22,65 +88,33 @@ def suggestion(key: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-def no_such_choice(missing: str, options: Sequence[str]) -> str:
-    group, _, choice = missing.rpartition("/")
-    options = options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))  # of a list Hydra names none
-    known = [option for option in options if option != "base"]  # what the others are built on
-    more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
-    return f"{group}={choice} is not one of {', '.join(known)}{suggestion(choice, known)}{more}"
+def _either(names: Sequence[str]) -> str:
+    shown, more = list(names[:_MOST_MEANT]), len(names) - _MOST_MEANT
+    return " or ".join([*shown, f"{more} others"] if more > 0 else shown)
 
 
-def no_such_key(key: str, verb: str) -> str:
-    known = known_keys(verb)
-    if key in known:
-        return f"{key}: the chosen files do not have this key; choose the file of its group that has it"
-    group, dot, name = key.rpartition(".")
-    elsewhere = sorted(other for other in known if other.endswith(f".{key}"))  # its group was left out
-    if name in known:  # or is one too many, as in trainer.max_steps
-        elsewhere.append(name)
-    of_group = [other.removeprefix(group + dot) for other in known if other.rpartition(".")[0] == group]
-    if elsewhere:
-        meant = f"; did you mean {' or '.join(elsewhere)}?"
-    else:
-        meant = suggestion(name, of_group, group + dot) if of_group else suggestion(key, known)
-    return f"{key}: there is no such key{meant} (`mulligan {verb} --help` shows them)"
-
-
-def check_choices(words: Sequence[str]) -> None:
-    """Raise ValueError for an override that gives a group something other than names: Hydra's words name no group."""
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
-    for override in OverridesParser.create().parse_overrides(overrides):
-        group = override.key_or_group
-        if not group:
-            raise ValueError(f"{override.input_line}: there is no key before the equals sign")
-        is_choice = (CONF / group).is_dir() and not override.is_delete()
-        if is_choice and not _are_names(override.value()):
-            raise ValueError(no_such_choice(f"{group}/{override.get_value_string()}", []))
-
-
-def _are_names(value: Any) -> bool:
-    if isinstance(value, ChoiceSweep):
-        value = value.list
-    if isinstance(value, list):
-        return all(map(_are_names, value))
-    return isinstance(value, str | QuotedString | Glob)
-
-
-def known_keys(verb: str) -> set[str]:
-    """Every dotted key that the verb's file sets, those it builds on, and any file of the groups it chooses from."""
+def known_keys(verb: str) -> dict[str, set[str]]:
+    """Every dotted key that the verb's file sets, those it builds on, and any file of the groups it chooses from; with
+    the choices that set it, none where it is always there.
+    """
     content = OmegaConf.load(CONF / f"{verb}.yaml")
     assert isinstance(content, DictConfig)
-    keys = set(_dotted(content))
+    keys: dict[str, set[str]] = {key: set() for key in _dotted(content) if key.split(".")[0] != "hydra"}
     for default in content["defaults"]:
         if isinstance(default, DictConfig):
             group = str(next(iter(default))).split()[-1]  # behind "override" or "optional"
-            keys.add(group)
-            for file in (CONF / group).glob("*.yaml"):
-                place = "" if file.read_text().startswith("# @package _global_") else f"{group}."
-                keys |= {place + key for key in _dotted(OmegaConf.load(file))}
+            keys[group] = set()
+            for file in sorted((CONF / group).glob("*.yaml")):
+                for key in _keys_of(file, group):
+                    keys.setdefault(key, set()).add(f"{group}={file.stem}")
         elif default != "_self_":
             keys |= known_keys(default)
     return keys
+
+
+def _keys_of(file: Path, group: str) -> Iterator[str]:
+    place = "" if file.read_text().startswith(_GLOBAL) else f"{group}."
+    return (place + key for key in _dotted(OmegaConf.load(file)))
 
 
 def _dotted(node: Any) -> Iterator[str]:

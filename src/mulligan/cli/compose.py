@@ -2,8 +2,8 @@
 
 import inspect
 import logging
-import re
-from collections.abc import Iterator
+from collections import abc
+from collections.abc import Callable, Generator, Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +13,8 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 
 from mulligan.cli.choices import CONF, suggestion
 
+_FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # Hydra's own keys beside _target_
+_SCALARS = {bool, float, int, str}
 EXTRAS = {"lm_eval": "lm-eval", "torchao": "float8"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
@@ -59,37 +61,83 @@ def problems(node: Any, path: str) -> Iterator[str]:
 
 def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
     prefix = f"{path}." if path else ""
+    target = yield from _target_of(node, path)
+    if target is None:
+        return
+    signature = inspect.signature(target)
     try:
-        target = get_object(node["_target_"])
-        signature = inspect.signature(target)
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a library names a type that it imports only for type checkers
+        hints = {}
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    for key, value in given.items():
+        if key in _FLAGS:
+            yield from _type_problems(f"{prefix}{key}", value, _FLAGS[key])
+        elif key not in signature.parameters and (not accepts_any or key.startswith("_")):
+            yield f"{prefix}{key}={value!r}: there is no such key{suggestion(key, signature.parameters)}"
+        elif key in hints:
+            yield from _value_problems(f"{prefix}{key}", value, hints[key])
+    if node.get("_partial_"):
+        return
+    for key, parameter in signature.parameters.items():
+        if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and key not in given:
+            yield f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE"
+
+
+def _target_of(node: dict[str, Any], path: str) -> Generator[str, None, Callable[..., Any] | None]:
+    """What ``_target_`` names, or a problem."""
+    name = node["_target_"]
+    try:
+        target = get_object(name)
+        inspect.signature(target)
     except Exception as error:  # whatever importing it raises
         cause = error.__cause__ or error  # Hydra wraps it in lines of its own
         extra = EXTRAS.get(getattr(cause, "name", None) or "")
         if extra is not None:
             yield f"{path} needs a library that is not installed: `pip install mulligan[{extra}]` adds it"
-            return
-        yield f"{prefix}_target_={node['_target_']} names no class or function: {' '.join(str(cause).split())}"
+        else:
+            reason = " ".join(str(cause).split()) if isinstance(name, str) else "it must be text"
+            yield f"{path}{'.' if path else ''}_target_={name} names no class or function: {reason}"
+        return None
+    assert callable(target)
+    return target
+
+
+def _value_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
+    """Of a value for a parameter: what is made of a node by its class, and all else by its type."""
+    if not _holds_target(value):
+        yield from _type_problems(key, value, hint)
+    elif "_target_" in value:
+        yield from _made_problems(key, value, hint)
+    elif get_origin(hint) is dict:
+        for name, item in value.items():
+            yield from _value_problems(f"{key}.{name}", item, get_args(hint)[1])
+
+
+def _made_problems(key: str, node: dict[str, Any], hint: Any) -> Iterator[str]:
+    """Whether the class that ``node`` names is one of the hint's. What a function returns is not known before."""
+    wanted = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    takes_partial = any(get_origin(one) is abc.Callable for one in wanted)
+    is_partial = bool(node.get("_partial_"))
+    if is_partial != takes_partial and hint is not Any:
+        yield f"{key}._partial_={is_partial}: it must be {takes_partial}"
         return
+    classes = tuple(one for one in wanted if inspect.isclass(one) and one is not NoneType)
     try:
-        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # a library names a type that it imports only for type checkers
-        hints = {}
-    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
-    accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
-    for key, value in given.items():
-        if key not in signature.parameters and not accepts_any:
-            yield f"{prefix}{key}={value!r}: there is no such key{suggestion(key, signature.parameters)}"
-        elif key in hints and not _holds_target(value):
-            yield from _type_problems(f"{prefix}{key}", value, hints[key])
-    if not isinstance(partial := node.get("_partial_", False), bool):
-        yield f"{prefix}_partial_={partial!r}: expected bool"
-    elif not partial:
-        for key, parameter in signature.parameters.items():
-            if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and key not in given:
-                yield f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE"
+        target = get_object(node["_target_"])
+        fits = issubclass(target, classes) if inspect.isclass(target) else not set(classes) <= _SCALARS
+    except Exception:  # its own check tells; or a protocol knows no classes
+        return
+    if classes and not fits:
+        yield f"{key}._target_={node['_target_']}: it makes no {_describe(hint)}"
 
 
 def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
+    if get_origin(hint) is dict and isinstance(value, dict):
+        for name, item in value.items():
+            yield from _type_problems(f"{key}.{name}", item, get_args(hint)[1])
+        return
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
     except (PydanticSchemaGenerationError, PydanticUserError):
@@ -103,20 +151,25 @@ def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
         if isinstance(value, dict) and (CONF / key).is_dir():  # a file such as none.yaml, and an experiment's keys
             below = ", ".join(f"{key}.{name}" for name in value)
             yield f"{key}: the chosen file has no _target_ that takes {below}; choose another, or leave these keys out"
+        elif isinstance(value, dict) and inspect.isclass(hint) and hint not in _SCALARS:
+            yield f"{key} needs a _target_, which makes a {_describe(hint)} of its other keys"
         else:
             yield f"{key}={value!r}: expected {_describe(hint)}"
 
 
 def _describe(hint: Any) -> str:
     """A type as a user would write its values."""
-    arguments = get_args(hint)
-    if get_origin(hint) is Literal:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
         return ", ".join(arguments)
-    if get_origin(hint) in (Union, UnionType):
+    if origin in (Union, UnionType):
         return " or ".join(_describe(argument) for argument in arguments)
     if hint is NoneType:
         return "null"
-    return hint.__name__ if isinstance(hint, type) and not arguments else re.sub(r"\w+\.", "", str(hint))
+    if origin is not None:
+        inside = ", ".join("..." if argument is Ellipsis else _describe(argument) for argument in arguments)
+        return f"{origin.__name__}[{inside}]"
+    return str(getattr(hint, "__name__", hint))
 
 
 def _holds_target(value: Any) -> bool:

@@ -5,12 +5,15 @@ from omegaconf import DictConfig
 from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
 from mulligan.data.join import SPLITS
+from mulligan.data.share import Share
 from mulligan.files import read_json
 
 
 def work(config: DictConfig) -> None:
     built = build(plain(config))
     recipe, share = built["data"], built["prepare"]
+    if not isinstance(share, Share):
+        raise ValueError(f"prepare={share!r}: expected its keys, prepare.part and prepare.parts")
     with Reporter(speaks=True) as report:
         if not share.is_whole:
             recipe.prepare_share(share, report, _say)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
+from mulligan.cli.choices import parsed
 from mulligan.launcher import STARTER
 
 STOPPED = (130, 143)  # Ctrl-C and SIGTERM: they end the sweep, and not the job alone
@@ -48,8 +48,7 @@ class Sweep:
 
     def _title_of(self, overrides: list[str]) -> str:
         """Those that set this job apart from the others."""
-        given = [word for word in self.given if "=" in word and not word.startswith("-")]
-        swept = [one.key_or_group for one in OverridesParser.create().parse_overrides(given) if one.is_sweep_override()]
+        swept = [override.key_or_group for override in parsed(self.given) if override.is_sweep_override()]
         return " ".join([one for one in overrides if one.lstrip("+").split("=")[0] in swept] or overrides)
 
 

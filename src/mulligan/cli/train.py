@@ -35,7 +35,9 @@ WORKERS_OUTLIVE_SECONDS = 7.0
 def work(config: DictConfig) -> None:
     quiet_lightning()
     content = plain(config)
-    check(content)  # its folders are read before it is built
+    check(content)  # before its folder is read; a mistake in a type would fail there
+    if not content["folder"].strip():
+        raise ValueError("folder='' must name the run's own folder; left out it is runs/NAME")
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
     # Until something was trained, nothing binds; a ledger binds alone while a rewind to the start left no checkpoint.
     begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) or (folder / "ledger.jsonl").is_file()

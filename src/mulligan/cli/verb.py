@@ -17,7 +17,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from mulligan.cli.choices import CONF, check_choices, no_such_choice, no_such_key
+from mulligan.cli.choices import CONF, check_overrides, no_such_choice, no_such_key
 from mulligan.cli.help_text import print_help
 from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
 from mulligan.launcher import RANKS_LOST, check_launcher, end_with_starter, launched_as, loss_of_ranks
@@ -29,6 +29,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
 _PLACE = re.compile(r"^full_key: (\S+)$", re.MULTILINE)  # of a node, in Hydra's words
+_UNKNOWN = re.compile(r"Could not override '([^']+)'|Could not delete from config. '([^']+)' does not exist")
 _OWN_KEY = re.compile(r"\w+=")  # a constructor knows its own keys, not where it stands
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
@@ -62,7 +63,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     try:
         check_launcher()
         end_with_starter()
-        check_choices(sys.argv[1:])
+        check_overrides(sys.argv[1:], verb)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(guarded)()
     except MISTAKES as error:
         if shown:
@@ -102,16 +103,24 @@ def _one_line(error: BaseException, verb: str) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{Path(error.filename)}: {error.strerror}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}"
+        return f"{error.override!r} is not KEY=VALUE as Hydra reads it; quote a value with blanks, commas or brackets"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return no_such_choice(error.missing_cfg_file, error.options or [])
+        return no_such_choice(*_group_and_choice(error.missing_cfg_file), error.options or [])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, InterpolationResolutionError) and lines[0].startswith(_OF_RESOLVER):
         return lines[0].removeprefix(_OF_RESOLVER)
     message = " ".join(lines) or type(error).__name__
     if isinstance(error, ValueError) and _OWN_KEY.match(message):
         message = place + message
-    unknown = re.match(r"Could not override '([^']+)'", message)
-    if unknown:
-        return no_such_key(unknown.group(1), verb)
+    if unknown := _UNKNOWN.search(message):
+        key = unknown.group(1) or unknown.group(2)
+        inside = str(getattr(error.__cause__, "full_key", ""))  # of KEY={...} the one that is unknown
+        return no_such_key(inside if inside.startswith(f"{key}.") else key, verb)
     return message
+
+
+def _group_and_choice(missing: str) -> tuple[str, str]:
+    """Hydra joins them, and either may hold a slash."""
+    parts = missing.split("/")
+    depth = 2 if parts[0] == "hydra" else 1
+    return "/".join(parts[:depth]), "/".join(parts[depth:])

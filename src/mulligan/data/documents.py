@@ -25,7 +25,7 @@ class Document(NamedTuple):
     text: str | None
 
 
-@runtime_checkable  # the command line checks values against it
+@runtime_checkable  # pydantic checks instances
 class Source(Protocol):
     def parts(self) -> list[Part]:
         """Cut the source, in an order that depends on its content only."""

@@ -95,6 +95,10 @@ class RunSettings:
                 raise ValueError(f"{key}={number} must be at least 1")
         if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"name={name!r} must name a folder below runs/")
+        for group, kind, made in (("callbacks", Callback, callbacks), ("logger", Logger, logger)):
+            for key, one in made.items():
+                if one is not None and not isinstance(one, kind):
+                    raise ValueError(f"{group}.{key} makes {one!r}, which is no Lightning {kind.__name__}")
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed={seed} must fit into 64 bits")
         self.initial_weights = None if initial_weights is None else ModelFolder(Path(initial_weights))
