@@ -16,6 +16,8 @@ from tests.model.test_folder import save
 MISTAKES = {
     # command line: what the line must name
     "trian": "'trian' is not a verb; it takes one of plan, prepare, train",
+    "report runs/x": "runs/x is not an override; keys are set as key=value",
+    "train max_tokens=10.5 max_steps=null": "max_tokens=10.5 must be a whole number",
     "train --lr=1e-3": "--lr=1e-3 is not an option; keys are set as key=value",
     "train optimizer.lrr=1": "optimizer.lrr: there is no such key; did you mean optimizer.lr?",
     "train lr=1": "lr: there is no such key; did you mean optimizer.lr?",

@@ -7,6 +7,7 @@ import gc
 import sys
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 from mulligan import __version__
@@ -29,6 +30,7 @@ VERBS = {
 # statement could name.
 FILES = {"inspect": "inspection", "import": "importing"}
 FLAGS = {"-h", "--help", "--hydra-help", "-m", "--multirun", "-c", "--cfg", "--resolve", "-i", "--info", "--config-dir"}
+FLAGS_WITH_VALUE = {"-c", "--cfg", "-i", "--info", "--config-dir"}
 USAGE = "\n".join(
     [
         f"mulligan {__version__}",
@@ -44,12 +46,18 @@ def main() -> int:
     if verb in ("", "-h", "--help"):
         print(USAGE)
         return 0 if verb else 2
+    if verb == "--version":
+        print(f"mulligan {__version__}")
+        return 0
     if verb not in VERBS:
         print(f"mulligan: {verb!r} is not a verb; it takes one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    for word in sys.argv[2:]:
-        if word.startswith("-") and word.split("=")[0] not in FLAGS:  # Hydra would print its usage, eight lines
-            print(f"mulligan {verb}: {word} is not an option; keys are set as key=value", file=sys.stderr)
+    for before, word in pairwise(sys.argv[1:]):
+        is_option, is_key = word.startswith("-"), "=" in word or word.startswith("~")
+        if word.split("=")[0] not in FLAGS if is_option else not is_key and before not in FLAGS_WITH_VALUE:
+            # Hydra would print its usage, eight lines, or speak of its grammar.
+            kind = "an option" if is_option else "an override"
+            print(f"mulligan {verb}: {word} is not {kind}; keys are set as key=value", file=sys.stderr)
             return 2
     # Lightning starts the other ranks by this path and these arguments.
     command = [__file__, *sys.argv[1:]]

@@ -49,7 +49,7 @@ class RunPlan:
         global_batch_tokens: int | None,
         micro_batch: int | None,
         max_steps: int | None,
-        max_tokens: int | None,
+        max_tokens: int | float | None,
         max_tokens_per_parameter: float | None,
         precision: Precision,
         activation_checkpointing: bool,

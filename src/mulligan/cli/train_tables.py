@@ -1,5 +1,6 @@
 """What `mulligan train` says of a run before its first step and after its last."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from mulligan.planning.memory import rank_memory
 from mulligan.stability.ledger import Ledger
 from mulligan.training.hardware import cpu_multiplies
 from mulligan.training.run import TrainingRun
+
+_UNFOLDED = 10_000  # columns: a log has no width
 
 
 def print_opening(run: TrainingRun) -> None:
@@ -42,6 +45,7 @@ def print_opening(run: TrainingRun) -> None:
             "stability": "nobody watches the loss" if run.guard is None else f"way {run.guard.way}",
             "checkpoints": f"{checkpoint.folder}, every {checkpoint.every_n_steps:,} steps",
             "loggers": ", ".join(type(logger).__name__ for logger in run.trainer.loggers) or "none",
+            **({"callbacks": ", ".join(run.own_callbacks)} if run.own_callbacks else {}),
         },
     )  # fmt: skip
     if run.precision != "32-true" and run.on_cpu and not cpu_multiplies("bf16" if "bf16" in run.precision else "fp16"):
@@ -66,11 +70,8 @@ def print_closing(summary: dict[str, Any], folder: Path) -> None:
             "weights sha256": summary["weights_sha256"][:16],
         },
     )
-    console = Console()
-    console.print(
-        f"{folder}/summary.json holds these numbers. A completion of {summary['sample_prompt']!r}:", markup=False
-    )
-    console.print(summary["sample"], markup=False, highlight=False)
+    print(f"{folder}/summary.json holds these numbers. A completion of {summary['sample_prompt']!r}:")
+    print(summary["sample"], flush=True)  # as it is: a fold would be taken for the model's
 
 
 def _print_pairs(title: str, rows: dict[str, str]) -> None:
@@ -79,7 +80,8 @@ def _print_pairs(title: str, rows: dict[str, str]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
-    Console().print(table, markup=False, highlight=False)
+    console = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
+    console.print(table, markup=False, highlight=False)
 
 
 def _size(num_bytes: float) -> str:

@@ -74,7 +74,7 @@ class TextFiles:
     split stay what they were where that folder moves.
     """
 
-    def __init__(self, *, paths: list[str], part_bytes: int = 2**22) -> None:
+    def __init__(self, *, paths: list[str] | str, part_bytes: int = 2**22) -> None:
         self.root, self.files = find_files(paths)
         self.sizes = [(self.root / name).stat().st_size for name in self.files]  # the prepared data is named by it too
         self.part_bytes = _at_least_one(part_bytes)
@@ -87,7 +87,7 @@ class TextFiles:
             yield Document(name, name, _read_text(self.root / name))
 
 
-def find_files(patterns: list[str]) -> tuple[Path, list[str]]:
+def find_files(patterns: list[str] | str) -> tuple[Path, list[str]]:
     """The deepest folder that holds every file the glob patterns or names match, and the files' paths below it, sorted.
 
     Raises ValueError for a pattern without a match.
@@ -95,7 +95,7 @@ def find_files(patterns: list[str]) -> tuple[Path, list[str]]:
     if not patterns:
         raise ValueError("paths=[] names no file; give names or a glob such as 'text/**/*.txt'")
     found: set[Path] = set()
-    for pattern in patterns:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = [path for path in map(Path, glob(pattern, recursive=True)) if path.is_file()]
         if not matches:
             raise ValueError(f"paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")

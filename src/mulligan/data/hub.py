@@ -19,7 +19,7 @@ logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 class TableFiles:
     """JSON lines (.jsonl, .json, also .gz) or Parquet; a row is a document and its own group, a file is a part."""
 
-    def __init__(self, *, paths: list[str], text_column: str = "text") -> None:
+    def __init__(self, *, paths: list[str] | str, text_column: str = "text") -> None:
         self.root, self.files = find_files(paths)
         self.sizes = [(self.root / name).stat().st_size for name in self.files]  # the prepared data is named by it too
         self.text_column = text_column

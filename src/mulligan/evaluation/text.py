@@ -36,7 +36,7 @@ def score_documents(subject: Subject, texts: Iterable[str], *, stride: int | Non
 class TextSuite:
     """Plain text files, a document each, also gzipped; ``paths`` are names or globs."""
 
-    def __init__(self, *, paths: list[str], stride: int | None = None) -> None:
+    def __init__(self, *, paths: list[str] | str, stride: int | None = None) -> None:
         self.source, self.stride = TextFiles(paths=paths), stride
 
     def __call__(self, subject: Subject) -> dict[str, Score]:

@@ -37,7 +37,7 @@ def sizes_of(
     global_batch_samples: int | None,
     global_batch_tokens: int | None,
     max_steps: int | None,
-    max_tokens: int | None,
+    max_tokens: int | float | None,
     max_tokens_per_parameter: float | None,
     num_parameters: int,
 ) -> Sizes:
@@ -120,7 +120,7 @@ def check_split(size: int, divided: dict[str, int]) -> None:
 def num_steps_of(
     *,
     steps: int | None,
-    tokens: int | None,
+    tokens: int | float | None,
     tokens_per_parameter: float | None,
     tokens_per_step: int,
     num_parameters: int,
@@ -131,12 +131,16 @@ def num_steps_of(
     }  # fmt: skip
     named = [f"{name}={number}" for name, number in given.items() if number is not None]
     if len(named) != 1:
-        raise ValueError(f"give exactly one of {', '.join(given)}; given: {', '.join(named) or 'none'}")
+        raise ValueError(
+            f"give exactly one of {', '.join(given)}, and null for the others; given: {', '.join(named) or 'none'}"
+        )
     if tokens_per_parameter is not None:
         if not 0.0 < tokens_per_parameter < float("inf"):
             raise ValueError(f"max_tokens_per_parameter={tokens_per_parameter} must be a number above 0")
         tokens = round(tokens_per_parameter * num_parameters)
-    count = steps if steps is not None else -(-(tokens or 0) // tokens_per_step)
+    if isinstance(tokens, float) and not tokens.is_integer():  # 1e12 is one, as YAML reads it
+        raise ValueError(f"max_tokens={tokens} must be a whole number")
+    count = steps if steps is not None else -(-int(tokens or 0) // tokens_per_step)
     if count < 1:
         raise ValueError(f"{named[0]} must give at least one step of {tokens_per_step} tokens")
     return count

@@ -50,7 +50,7 @@ class RunSettings:
         global_batch_tokens: int | None,
         micro_batch: int | None,
         max_steps: int | None,
-        max_tokens: int | None,
+        max_tokens: int | float | None,
         max_tokens_per_parameter: float | None,
         precision: Precision,
         compile: bool | Literal["auto"],
@@ -136,6 +136,7 @@ class RunSettings:
                     metrics=self.metrics,
                 )
             )
+        self.own_callbacks = [f"{type(one).__name__} ({key})" for key, one in callbacks.items() if one is not None]
         self.stop = StopOnSigterm(every_n_steps=log_every_n_steps)
         self.checkpoint, self.guard = checkpoint, stability
         self.trainer = make_trainer(

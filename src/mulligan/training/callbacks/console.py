@@ -22,7 +22,6 @@ class ConsoleProgress(Callback):
         self._task: Any = None
         self._begin = (0.0, 0)
         self._printed: dict[str, float] = {}
-        self._printed_validation: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._begin = (time.perf_counter(), trainer.global_step)
@@ -48,12 +47,15 @@ class ConsoleProgress(Callback):
             )
         elif self.metrics.latest and self.metrics.latest is not self._printed and self._is_due(trainer.global_step):
             self._printed = self.metrics.latest
-            validation = self.metrics.latest_validation
-            fresh = {} if validation is self._printed_validation else validation  # said again it looks like a plateau
-            self._printed_validation = validation
-            step, share = trainer.global_step, trainer.global_step / self.num_steps
-            done = f"step {step}/{self.num_steps} ({share:.0%})"
-            print(f"{done}  {self._state(fresh)}  {self._left(trainer)}", flush=True)
+            print(f"{self._done(trainer)}  {self._state({})}  {self._left(trainer)}", flush=True)
+
+    def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.is_global_zero and self._bar is None and self.metrics.latest_validation:
+            held_out = self.metrics.latest_validation["val_bits_per_byte"]
+            print(f"{self._done(trainer)}  held-out bits/byte {held_out:.3f}", flush=True)
+
+    def _done(self, trainer: Trainer) -> str:
+        return f"step {trainer.global_step}/{self.num_steps} ({trainer.global_step / self.num_steps:.0%})"
 
     def _is_due(self, step: int) -> bool:
         return step % self.every_n_steps == 0 or step == self.num_steps

@@ -45,6 +45,7 @@ class LogMetrics(Callback):
         step = trainer.global_step
         if step < self._since[1] or pl_module.sums.window_4 is None:  # a rewind
             self._restart_clock(trainer)
+            self.latest_validation = {}  # of a lineage that was given up
             return
         if step == self._since[1] or (step % self.every_n_steps and step != trainer.max_steps):
             return

@@ -49,6 +49,9 @@ class StopOnSigterm(Callback):
             return  # in the middle of an accumulation window
         self._step = step
         if (world_size() == 1 or step % self.every_n_steps == 0) and self._received_by_any(pl_module.device):
+            if trainer.is_global_zero:
+                told = "Ctrl-C" if self.exit_code == INTERRUPTED else "SIGTERM"
+                print(f"{told}: step {step} is being saved; the same command goes on from there", flush=True)
             raise SIGTERMException  # SaveCheckpoints sees it on its way
 
     def _notice(self, signum: int, _: FrameType | None) -> None:
