@@ -47,6 +47,7 @@ def test_of_configs_until_the_same_step_the_first_trained_it(tmp_path: Path) -> 
     assert read_earlier_records(tmp_path) == {8: {"name": "first"}}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_accepted_leaves_the_run_as_it_was(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     assert mulligan("train", *tiny).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
@@ -69,6 +70,7 @@ def test_a_run_in_use_is_named(mulligan: Cli, tiny: tuple[str, ...], tmp_path: P
     assert "runs/default is in use by another process" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_on_its_own_data_only(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     assert mulligan("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
     assert mulligan("evaluate", "run=runs/default").returncode == 0

@@ -94,7 +94,7 @@ def damage_a_copy(path: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "stalled_rank"),
-    [pytest.param(("max_steps=6", "model.dropout=0.1"), 0, marks=pytest.mark.slow), (SHARDED, 1)],
+    [(("max_steps=6", "model.dropout=0.1"), 0), pytest.param(SHARDED, 1, marks=pytest.mark.slow)],
     ids=["one process", "two ranks"],
 )
 def test_killed_in_the_middle_of_a_write_it_ends_with_the_same_bits(

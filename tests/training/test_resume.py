@@ -207,7 +207,8 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_bits(
     same_bits_after_kills((*tiny, f"trainer={trainer}"), tmp_path, 20)
 
 
-@pytest.mark.parametrize("trainer", ["cpu_ddp", pytest.param("cpu_fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp"])
 def test_four_ranks_go_on_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path, trainer: str) -> None:
     """How more than two round a sum depends on where it lies in what they send, which must not change with a start."""
     options = (*tiny, f"trainer={trainer}", "trainer.devices=4", "checkpoint.every_n_steps=4")
