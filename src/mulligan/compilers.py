@@ -3,6 +3,7 @@
 import os
 import shutil
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 
@@ -11,6 +12,7 @@ def can_compile_for_cpu() -> bool:
     return _has_headers() and any(shutil.which(name) for name in ("g++", "clang++"))
 
 
+@cache  # asked at every step
 def can_compile_for_cuda() -> bool:
     """Triton compiles a launcher in C for each of its kernels."""
     return _has_headers() and any(shutil.which(name) for name in (os.environ.get("CC", "gcc"), "gcc", "clang"))

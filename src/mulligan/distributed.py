@@ -1,8 +1,11 @@
 """Rank, world size and collectives that are the identity without a process group."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -25,6 +28,11 @@ def world_size() -> int:
 def data_parallel(tensor_parallel_size: int) -> tuple[int, int]:
     """Which of how many streams of samples this rank reads: neighbours of tensor parallelism read the same."""
     return rank() // tensor_parallel_size, world_size() // tensor_parallel_size
+
+
+def to_this_device() -> Callable[[], None]:
+    """What a new thread calls first: its device is the first GPU, where it would take memory that is another rank's."""
+    return partial(torch.cuda.set_device, torch.cuda.current_device()) if torch.cuda.is_initialized() else lambda: None
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

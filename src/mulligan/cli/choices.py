@@ -28,7 +28,6 @@ def parsed(words: Iterable[str]) -> list[Override]:
 
 def check_overrides(words: Sequence[str], verb: str) -> None:
     """Raise ValueError for an override without a key, and for a group given what is no name: Hydra names neither."""
-    known = known_keys(verb)
     for override in parsed(words):
         key = override.key_or_group
         if not key:
@@ -37,9 +36,8 @@ def check_overrides(words: Sequence[str], verb: str) -> None:
         if not is_group or (override.is_delete() and override.value() is None):
             continue
         if wrong := next(_no_names(override.value()), None):
-            if key not in known and not key.startswith("hydra"):
-                raise ValueError(no_such_key(key, verb))
-            raise ValueError(no_such_choice(key, wrong, []))
+            is_of_verb = key.startswith("hydra") or key in known_keys(verb)
+            raise ValueError(no_such_choice(key, wrong, []) if is_of_verb else no_such_key(key, verb))
 
 
 def _no_names(value: Any) -> Iterator[str]:

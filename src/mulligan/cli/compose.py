@@ -1,9 +1,9 @@
 """From a composed config to objects: their signatures check it, and Hydra makes what each ``_target_`` names."""
 
+import functools
 import inspect
 import logging
-from collections import abc
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -14,7 +14,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 from mulligan.cli.choices import CONF, suggestion
 
 _FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # Hydra's own keys beside _target_
-_SCALARS = {bool, float, int, str}
+_SCALARS = {bool, float, int, str, NoneType}
 EXTRAS = {"lm_eval": "lm-eval", "torchao": "float8"}  # libraries that not every installation has, and what brings them
 _GROUPS_BY_REFERENCE = ("tokenizer",)  # other nodes refer to them; no constructor takes them
 
@@ -61,10 +61,9 @@ def problems(node: Any, path: str) -> Iterator[str]:
 
 def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
     prefix = f"{path}." if path else ""
-    target = yield from _target_of(node, path)
+    target, signature = yield from _target_of(node, path)
     if target is None:
         return
-    signature = inspect.signature(target)
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except NameError:  # a library names a type that it imports only for type checkers
@@ -85,12 +84,12 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
             yield f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE"
 
 
-def _target_of(node: dict[str, Any], path: str) -> Generator[str, None, Callable[..., Any] | None]:
-    """What ``_target_`` names, or a problem."""
+def _target_of(node: dict[str, Any], path: str) -> Generator[str, None, tuple[Any, inspect.Signature]]:
+    """What ``_target_`` names and takes; or a problem, and None."""
     name = node["_target_"]
     try:
         target = get_object(name)
-        inspect.signature(target)
+        return target, inspect.signature(target)
     except Exception as error:  # whatever importing it raises
         cause = error.__cause__ or error  # Hydra wraps it in lines of its own
         extra = EXTRAS.get(getattr(cause, "name", None) or "")
@@ -99,9 +98,7 @@ def _target_of(node: dict[str, Any], path: str) -> Generator[str, None, Callable
         else:
             reason = " ".join(str(cause).split()) if isinstance(name, str) else "it must be text"
             yield f"{path}{'.' if path else ''}_target_={name} names no class or function: {reason}"
-        return None
-    assert callable(target)
-    return target
+        return None, inspect.Signature()
 
 
 def _value_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
@@ -118,25 +115,23 @@ def _value_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
 def _made_problems(key: str, node: dict[str, Any], hint: Any) -> Iterator[str]:
     """Whether the class that ``node`` names is one of the hint's. What a function returns is not known before."""
     wanted = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    takes_partial = any(get_origin(one) is abc.Callable for one in wanted)
-    is_partial = bool(node.get("_partial_"))
-    if is_partial != takes_partial and hint is not Any:
-        yield f"{key}._partial_={is_partial}: it must be {takes_partial}"
-        return
-    classes = tuple(one for one in wanted if inspect.isclass(one) and one is not NoneType)
+    classes = tuple(kind for kind in (get_origin(one) or one for one in wanted) if inspect.isclass(kind))
     try:
-        target = get_object(node["_target_"])
-        fits = issubclass(target, classes) if inspect.isclass(target) else not set(classes) <= _SCALARS
-    except Exception:  # its own check tells; or a protocol knows no classes
+        made = functools.partial if node.get("_partial_") else get_object(node["_target_"])
+        fits = issubclass(made, classes) if inspect.isclass(made) else not set(classes) <= _SCALARS
+    except Exception:  # what cannot be imported its own check tells; a protocol of data and Any know no classes
         return
     if classes and not fits:
-        yield f"{key}._target_={node['_target_']}: it makes no {_describe(hint)}"
+        partly = " and _partial_" if node.get("_partial_") else ""
+        yield f"{key}._target_={node['_target_']}{partly}: it makes no {_describe(hint)}"
 
 
 def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
     if get_origin(hint) is dict and isinstance(value, dict):
+        kinds = get_args(hint)
         for name, item in value.items():
-            yield from _type_problems(f"{key}.{name}", item, get_args(hint)[1])
+            for part, kind in zip((name, item), kinds, strict=True):
+                yield from _type_problems(f"{key}.{name}", part, kind)
         return
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mulligan.data.sequencer import Indices, Sequencer
 from mulligan.data.shards import Shards
+from mulligan.distributed import to_this_device
 
 _TOGETHER_TOKENS = 2**16  # read by the thread at once: handing over costs 100 microseconds
 _FOREVER = 2**62
@@ -116,9 +117,7 @@ class Loader:
         batches = self.micro_batches
         together = max(1, _TOGETHER_TOKENS // (batches.micro_batch * batches.shards.sequence_length))
         read = partial(batches.read, pin_memory=self.pin_memory)
-        # A new thread's device is the first GPU, where pinning would take memory of each rank's.
-        same_device = partial(torch.cuda.set_device, torch.cuda.current_device()) if self.pin_memory else None
-        with ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=same_device) as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=to_this_device()) as thread:
             stretches = (range(start, start + together) for start in count(first, together))
             ahead = deque(thread.submit(read, next(stretches)) for _ in range(2))
             while True:

@@ -160,9 +160,8 @@ class Transformer(nn.Module):
         if device == "cpu" and not drops:
             return None, begins_BT
         # FlexAttention must be compiled, which pays over the steps of a training. It knows no float64.
-        knows = self.config.head_width >= FLEX_HEAD_WIDTH and self.embedding.weight.dtype != torch.float64
-        can_flex = knows and can_compile_for_cuda()
-        if device == "cuda" and self.training and not drops and can_flex:
+        can_flex = self.config.head_width >= FLEX_HEAD_WIDTH and self.embedding.weight.dtype != torch.float64
+        if device == "cuda" and self.training and not drops and can_flex and can_compile_for_cuda():
             return None, block_mask(begins_BT)
         return dense_mask(begins_BT), None
 

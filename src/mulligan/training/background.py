@@ -4,7 +4,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 
-import torch
+from mulligan.distributed import to_this_device
 
 
 class Background:
@@ -24,8 +24,7 @@ class Background:
         """Begin ``job`` when those before it are done."""
         if self._jobs is None:
             self._jobs = SimpleQueue()
-            device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
-            arguments = (self._jobs, device)
+            arguments = (self._jobs, to_this_device())
             self._thread = Thread(target=self._work, args=arguments, name="mulligan background", daemon=True)
             self._thread.start()
         self._jobs.put(job)
@@ -40,9 +39,8 @@ class Background:
         if error is not None:
             raise error
 
-    def _work(self, jobs: "SimpleQueue[Callable[[], None] | None]", device: int | None) -> None:
-        if device is not None:
-            torch.cuda.set_device(device)  # a new thread's is the first, where it would take memory
+    def _work(self, jobs: "SimpleQueue[Callable[[], None] | None]", begin: Callable[[], None]) -> None:
+        begin()
         while (job := jobs.get()) is not None:
             if self._error is None:
                 try:

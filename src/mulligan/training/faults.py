@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from mulligan.data.loader import MicroBatch
 from mulligan.objective.linear_cross_entropy import Terms
+from mulligan.training.hardware import wait_for
 from mulligan.training.module import PretrainModule
 from mulligan.training.rewind import training_tensors
 
@@ -206,8 +207,7 @@ class NoisyWeights(Fault):
 
 def _of_weights(trainer: Trainer, module: PretrainModule, suffix: str = "") -> list[Tensor]:
     """The model's weights, or the moments of that suffix: this rank's part, where it has any."""
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)  # a snapshot or a checkpoint may still be copied from them
+    wait_for(module.device)  # a snapshot or a checkpoint may still be copied from them
     tensors = training_tensors(module, trainer.optimizers[0])
     names = (f"{name}{suffix}" for name, _ in module.named_parameters() if name.startswith("model."))
     return [tensors[name] for name in names if tensors[name].numel()]

@@ -35,6 +35,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all that it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def resident_bytes() -> float | None:
     """Memory that this process holds now; None where /proc does not tell."""
     told = Path("/proc/self/statm")

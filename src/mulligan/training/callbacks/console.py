@@ -11,6 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mulligan.training.callbacks.metrics import LogMetrics
 
+SHOWN = {
+    "loss": ("cross_entropy", "{:.3f}"),
+    "tokens/s": ("tokens_per_second", "{:,.0f}"),
+    "MFU": ("mfu", "{:.1%}"),
+    "held-out bits/byte": ("val_bits_per_byte", "{:.3f}"),
+}
+
 
 class ConsoleProgress(Callback):
     def __init__(self, *, metrics: LogMetrics, num_steps: int, every_n_steps: int | None) -> None:
@@ -43,16 +50,17 @@ class ConsoleProgress(Callback):
             return
         if self._bar is not None:
             self._bar.update(
-                self._task, completed=trainer.global_step, state=self._state(self.metrics.latest_validation)
+                self._task,
+                completed=trainer.global_step,
+                state=_shown(self.metrics.latest | self.metrics.latest_validation),
             )
         elif self.metrics.latest and self.metrics.latest is not self._printed and self._is_due(trainer.global_step):
             self._printed = self.metrics.latest
-            print(f"{self._done(trainer)}  {self._state({})}  {self._left(trainer)}", flush=True)
+            print(f"{self._done(trainer)}  {_shown(self._printed)}  {self._left(trainer)}", flush=True)
 
     def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.is_global_zero and self._bar is None and self.metrics.latest_validation:
-            held_out = self.metrics.latest_validation["val_bits_per_byte"]
-            print(f"{self._done(trainer)}  held-out bits/byte {held_out:.3f}", flush=True)
+            print(f"{self._done(trainer)}  {_shown(self.metrics.latest_validation)}", flush=True)
 
     def _done(self, trainer: Trainer) -> str:
         return f"step {trainer.global_step}/{self.num_steps} ({trainer.global_step / self.num_steps:.0%})"
@@ -66,16 +74,6 @@ class ConsoleProgress(Callback):
     def on_exception(self, *args: Any) -> None:
         self._stop()
 
-    def _state(self, validation: dict[str, float]) -> str:
-        latest = self.metrics.latest | validation
-        shown = {
-            "loss": ("cross_entropy", "{:.3f}"),
-            "tokens/s": ("tokens_per_second", "{:,.0f}"),
-            "MFU": ("mfu", "{:.1%}"),
-            "held-out bits/byte": ("val_bits_per_byte", "{:.3f}"),
-        }
-        return "  ".join(f"{label} {form.format(latest[key])}" for label, (key, form) in shown.items() if key in latest)
-
     def _left(self, trainer: Trainer) -> str:
         begin, first_step = self._begin
         done = trainer.global_step - first_step
@@ -86,3 +84,7 @@ class ConsoleProgress(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _shown(numbers: dict[str, float]) -> str:
+    return "  ".join(f"{label} {form.format(numbers[key])}" for label, (key, form) in SHOWN.items() if key in numbers)

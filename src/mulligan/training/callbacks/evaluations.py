@@ -22,6 +22,7 @@ from mulligan.files import append_line
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.closing import AUTOCAST_DTYPES
 from mulligan.training.datamodule import ShardsDataModule
+from mulligan.training.hardware import wait_for
 from mulligan.training.module import PretrainModule
 
 SAMPLER = Sampler(temperature=0.8, top_p=0.95)  # of a fixed seed: completions differ by what was learned
@@ -60,8 +61,7 @@ class Evaluations(Callback):
         self._step = step
         if step <= former or step % self.every_n_steps:  # within an accumulation window, or back from a rewind
             return
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()  # what is still at work belongs to training
+        wait_for(pl_module.device)  # what is still at work belongs to training
         start = time.perf_counter()
         with _random_state_kept(pl_module.device), torch.compiler.set_stance("force_eager"):
             self._evaluate(trainer, pl_module)

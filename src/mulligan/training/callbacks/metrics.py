@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
 from mulligan.evaluation.held_out import perplexity
-from mulligan.training.hardware import peak_flops, peak_memory_bytes
+from mulligan.training.hardware import peak_flops, peak_memory_bytes, wait_for
 from mulligan.training.module import PretrainModule
 
 NATS_PER_BIT = math.log(2.0)
@@ -54,8 +53,7 @@ class LogMetrics(Callback):
         self._restart_clock(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)  # what is queued is training
+        wait_for(pl_module.device)  # what is queued is training
         self._pause = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
