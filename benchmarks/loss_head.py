@@ -1,6 +1,7 @@
 """Forms of the loss head, forward and backward: time and peak memory.
 
-    python -m benchmarks.loss_head [--full [--tokens N ...] [--vocabularies V ...]] [--rounds 5] [--json PATH]
+    python -m benchmarks.loss_head [--rounds 5] [--json PATH]
+        [--full [--tokens N ...] [--vocabularies V ...] [--types float32 bfloat16]]
 
 The forms are those of benchmarks/loss_head_forms.py: ours, and how others make the same loss.
 
@@ -66,7 +67,7 @@ AIMS = {
     Case(4_096, 32_000, "bfloat16"): Aims(memory=1 / 7, time=0.4),
     Case(16_384, 32_000, "bfloat16"): Aims(memory=1 / 20, time=0.25),
 }
-TOKENS, VOCABULARIES = (4_096, 8_192, 16_384), (32_000, 128_000, 256_000)  # in full
+TOKENS, VOCABULARIES, TYPES = (4_096, 8_192, 16_384), (32_000, 128_000, 256_000), ("float32", "bfloat16")  # in full
 
 
 def reason_to_leave_out(form: str, case: Case, device: str, full: bool) -> str | None:
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument(
         "--vocabularies", nargs="+", type=int, choices=VOCABULARIES, default=VOCABULARIES, help="likewise"
     )
+    parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES, help="likewise")
     parser.add_argument(
         "--memory-of", nargs=4, metavar=("FORM", "TOKENS", "VOCABULARY", "TYPE"), help="one form's CPU peak in MB, loss"
     )
@@ -211,9 +213,9 @@ def main() -> None:
         form, tokens, vocabulary, dtype = options.memory_of
         print(*peak_memory(form, Case(int(tokens), int(vocabulary), dtype), "cpu"))
         return
-    if not options.full and (options.tokens, options.vocabularies) != (TOKENS, VOCABULARIES):
-        parser.error("--tokens and --vocabularies choose among the cases of --full: add it")
-    full_cases = [Case(*sizes) for sizes in product(options.tokens, options.vocabularies, ("float32", "bfloat16"))]
+    if not options.full and (options.tokens, options.vocabularies, options.types) != (TOKENS, VOCABULARIES, TYPES):
+        parser.error("--tokens, --vocabularies and --types choose among the cases of --full: add it")
+    full_cases = [Case(*sizes) for sizes in product(options.tokens, options.vocabularies, options.types)]
     report = Report()
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
         for case in full_cases if options.full else AIMS:

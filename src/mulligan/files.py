@@ -82,6 +82,14 @@ def _held(path: Path, kind: int, patience_seconds: float, waiting: Callable[[], 
         yield
 
 
+def is_exclusive(path: Path) -> bool:
+    """Whether a process holds the lock file ``path`` alone at the moment."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return not _locked(file, fcntl.LOCK_SH)
+
+
 def _locked(file: IO[bytes], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ def test_what_cannot_be_accepted_leaves_the_run_as_it_was(mulligan: Cli, tiny: t
     assert mulligan("train", *tiny).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     for overrides, message in (
-        (("model.width=32",), "the checkpoint holds another model"),
+        (("model.width=32", "optimizer.lr=1e-2"), "begin a run of another name. Different: model.width: 16 -> 32"),
         (("global_batch_samples=8", "seed=5"), "order of data; begin a run of another name. Different: global_batch"),
         (("seed=5",), "Different: seed: 0 -> 5"),
         (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),

@@ -40,6 +40,11 @@ def test_jobs_of_two_ranks_are_runs_of_their_own(mulligan: Cli, tiny: tuple[str,
         "mulligan train: the job optimizer.lr=-1.0 of the sweep ended with exit code 2",
     ]
     assert done.stdout.count("step 2/2 (100%)") == 2, "the other ranks must be silent"
+    heading, *table = done.stdout.rstrip().splitlines()[-3:]
+    assert heading.split()[:2] == ["run", "state"]
+    assert sorted(line.split()[::len(line.split()) - 1] for line in table) == [
+        ["runs/0_0.001", "optimizer.lr=0.001"], ["runs/2_0.002", "optimizer.lr=0.002"]
+    ]  # fmt: skip
     runs = [tmp_path / "runs/0_0.001", tmp_path / "runs/2_0.002"]
     assert sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir()) == runs
     for run, rate in zip(runs, (1e-3, 2e-3), strict=True):

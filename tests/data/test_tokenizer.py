@@ -40,6 +40,25 @@ def test_vocabularies_that_cannot_be_are_one_error(texts: list[str]) -> None:
         TokenizerRecipe(vocab_size=300).make([])
 
 
+def test_rare_characters_leave_room_for_words_when_told() -> None:
+    """As in Chinese, whose characters are more than a small vocabulary has pieces."""
+    characters = [chr(0x4E00 + number) for number in range(600)]
+    texts = ["".join(characters), "the same few words, said again and again, fill a vocabulary\n" * 2500]
+    with pytest.raises(ValueError, match=r"tokenizer\.vocab_size=320 cannot be trained.*character_coverage"):
+        TokenizerRecipe(vocab_size=320).make(texts)
+    tokenizer = TokenizerRecipe(vocab_size=320, character_coverage=0.98).make(texts)
+    assert tokenizer.vocab_size == 320
+    assert len(tokenizer.encode(" again")) == 1
+    assert len(tokenizer.encode(characters[0])) == 3, "spelled in its bytes"
+    assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
+
+
+def test_prepared_data_from_before_the_key_keeps_its_folder() -> None:
+    usual = TokenizerRecipe(vocab_size=320).request
+    assert sorted(usual) == ["model_file", "model_sha256", "model_type", "sample_bytes", "seed", "vocab_size"]
+    assert TokenizerRecipe(vocab_size=320, character_coverage=0.98).request == usual | {"character_coverage": 0.98}
+
+
 def test_what_reading_the_texts_raises_comes_out_as_it_is() -> None:
     def texts() -> Iterator[str]:
         yield "some text\n" * 50

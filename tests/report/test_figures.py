@@ -25,10 +25,12 @@ def labels(figure: Figure, number: int = 0) -> list[str]:
 def test_the_loss_has_its_band_its_validation_and_its_gaps() -> None:
     holed = Column(ATTEMPTS, [math.inf if at == 5 else 3.0 for at in ATTEMPTS])
     figure, band = Figure(), (Column(ATTEMPTS, [3.0] * 14), Column(ATTEMPTS, [3.5] * 14))
-    figures.loss(figure, holed, band, Column([7, 14], [3.1, 2.9]), ENTRIES, last=16)
+    figures.loss(figure, holed, band, Column([7, 8, 10, 14], [3.1, 3.0, 3.9, 2.9]), ENTRIES, last=16)
     assert labels(figure) == [
-        "the detector's band", "held out", "kept", "given up by a rewind", "not finite"
+        "the detector's band", "held out", "held out, given up", "kept", "given up by a rewind", "not finite"
     ]  # fmt: skip
+    drawn = [list(line.get_xdata()) for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert drawn == [[7, 8], [10], [14]], "no line leads from what was given up to what was kept"
     (marks,) = (line for line in figure.axes[0].lines if line.get_label() == "not finite")
     assert list(marks.get_xdata()) == [5]
     assert figure.axes[0].get_xlim()[1] > 16, "an intervention after the last line of the log is seen"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mulligan.report.headline import Yardstick, evaluation_nats, state_of, tiles, yardsticks
+from mulligan.report.headline import Yardstick, evaluation_nats, origin_of, state_of, tiles, yardsticks
 from mulligan.report.run_files import RunFiles
 from tests.report.conftest import CLOSING, REWIND, MakeRun, logged
 
@@ -51,3 +51,15 @@ def test_what_is_not_there_is_a_dash_and_what_is_not_finite_says_so(made_run: Ma
 def test_halted(made_run: MakeRun) -> None:
     run = made_run([logged(step, step, 4.0) for step in range(1, 11)], ledger=[("halt", REWIND)])
     assert state_of(run) == ("halted", "at step 8 of 12")
+
+
+def test_where_a_run_came_from(healed: RunFiles) -> None:
+    assert origin_of(healed) == ""
+    start = {"time": "2026-11-27T04:05:06+00:00", "world_size": 1, "machine": {"processor": "Xeon", "gpus": []}}
+    assert origin_of(healed._replace(provenance=[start])) == (
+        "Begun 2026-11-27 04:05 UTC; 1 rank, on a host with Xeon."
+    )
+    later = start | {"time": "2026-11-28", "world_size": 16, "machine": {"processor": "Xeon", "gpus": ["H100"] * 8}}
+    assert origin_of(healed._replace(provenance=[start, later])) == (
+        "Begun 2026-11-27 04:05 UTC; started 2 times; 16 ranks, on a host with 8 x H100."
+    )

@@ -7,22 +7,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve
-from mulligan.report.picture import GIVEN_UP, KEPT, Stretch, draw_curve, draw_run, stretches
+from mulligan.report.picture import GIVEN_UP, KEPT, draw_curve, draw_run
 from mulligan.stability.ledger import Ledger
 
 REWIND = {"kind": "rewind", "attempt": 11, "step": 11, "target": 8, "onset": 9, "trigger": "loss"}
-
-
-def test_stretches_are_kept_or_given_up() -> None:
-    again = REWIND | {"attempt": 20, "step": 17, "target": 15}
-    assert list(stretches([], 5)) == [Stretch(0, 5, True)]
-    assert list(stretches([REWIND, {"kind": "withheld", "attempt": 12}, again], 22)) == [
-        Stretch(0, 8, True),
-        Stretch(8, 11, False),
-        Stretch(11, 18, True),
-        Stretch(18, 20, False),
-        Stretch(20, 22, True),
-    ]
 
 
 def test_lines_hold_their_attempts() -> None:

@@ -46,8 +46,8 @@ class Inspection:
         self.run = SavedRun(Path(run))
         self.run.check_ledger()
         self.entries = self.run.ledger.entries
-        if not self.entries:
-            raise ValueError(f"run={run}: nothing was done to it, {self.run.ledger.path} has no line")
+        if intervention is not None and not self.entries:
+            raise ValueError(f"intervention={intervention}: nothing was done to run={run}, its ledger has no line")
         if intervention is not None and not 0 <= intervention < len(self.entries):
             raise ValueError(
                 f"intervention={intervention} must be in [0, {len(self.entries) - 1}], or null for a table of all"
@@ -76,7 +76,10 @@ def suspects(entry: dict[str, Any]) -> range:
 def work(config: DictConfig) -> None:
     inspection: Inspection = build(plain(config))
     if inspection.intervention is None:
-        show_interventions(make_console(), inspection.entries)
+        if inspection.entries:
+            show_interventions(make_console(), inspection.entries)
+        else:
+            print(f"nothing was done to {inspection.run.folder}: its ledger has no line")
         content: Any = {"interventions": inspection.entries}
     else:
         content = _inspect_one(inspection, inspection.entries[inspection.intervention])

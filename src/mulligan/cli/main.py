@@ -22,6 +22,7 @@ VERBS = {
     "import": "a model of transformers or llama.cpp, in our form",
     "replay": "a run again, with its interventions in force; are the bits the same?",
     "backtest": "what detectors make of a recorded loss curve",
+    "runs": "a table of all runs below a folder",
     "inspect": "what was done to a run, and the samples around a spike",
     "report": "a run as one page: curves, interventions, samples, next tokens",
     "drill": "faults on purpose, and what the guard makes of them",

@@ -34,8 +34,27 @@ NEUTRAL = (
     "validation_samples",
 )
 FREE = (*NEUTRAL, "deterministic", "micro_batch", "trainer")  # or change them by rounding only
-# What a run cannot change even when told: its next samples follow from the step and these.
-BOUND = ("data.weights", "global_batch_samples", "global_batch_tokens", "initial_weights", "seed", "sequence_length")
+# What a run cannot change even when told: its next samples follow from the step and these, or weights would not fit.
+BOUND = (
+    "data.weights",
+    "global_batch_samples",
+    "global_batch_tokens",
+    "initial_weights",
+    "model.bias",
+    "model.feedforward",
+    "model.feedforward_width",
+    "model.norm",
+    "model.num_heads",
+    "model.num_key_value_heads",
+    "model.num_layers",
+    "model.positions",
+    "model.qk_norm",
+    "model.tied_embeddings",
+    "model.vocab_size",
+    "model.width",
+    "seed",
+    "sequence_length",
+)
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
 
 

@@ -13,22 +13,15 @@ from mulligan.cli.saved_run import SavedRun
 from mulligan.data.join import verify
 from mulligan.data.shards import Shards
 from mulligan.files import atomic_write, read_json
-from mulligan.model.config import ModelConfig
 from mulligan.report import figures
 from mulligan.report.next_token import NextToken, held_out_beginnings, next_tokens, prompt_context
 from mulligan.report.page import Compared, page, rows_of_numbers
 from mulligan.report.rendering import Picture, render
-from mulligan.report.run_files import Planned, RunFiles, read_run
+from mulligan.report.run_files import RunFiles
 from mulligan.report.sample_order import Source, first_samples, sources_of
-from mulligan.training.arithmetic import sizes_of
-from mulligan.training.checkpoints import on_lineage
 
 WIDE, FLAT, SMALL = (10.0, 3.7), (10.0, 2.8), (5.0, 2.35)  # inches
 BEGINNINGS, BEGINNING_TOKENS = 4, 40  # held-out texts whose next token is shown, and the tokens before it
-SIZES = (
-    "sequence_length", "global_batch_samples", "global_batch_tokens", "max_steps", "max_tokens",
-    "max_tokens_per_parameter",
-)  # fmt: skip
 NAMES_AND_PLACES = ("name", "folder", "logger", "checkpoint.folder", "data.folder")
 
 
@@ -49,8 +42,8 @@ class Report:
 def work(config: DictConfig) -> None:
     report: Report = build(plain(config))
     run, other = report.run, report.compare
-    files = files_of(run)
-    other_files = None if other is None else files_of(other)
+    files = run.files()
+    other_files = None if other is None else other.files()
     pictures = [*pictures_of(files), *pictures_of_both(files, other_files)]
     sources, without_sources = sources_or_reason(run)
     explorer, without_explorer = explorer_or_reason(run, report.prompts)
@@ -89,15 +82,6 @@ def caution_of(differences: list[tuple[str, object, object]]) -> str:
     if any(key.startswith("tokenizer.") for key in changed):
         return "The tokenizers differ: bits per byte compare; perplexity, nats a token and both curves do not."
     return ""
-
-
-def files_of(run: SavedRun) -> RunFiles:
-    recorded = run.recorded
-    model: ModelConfig = build(recorded["model"])
-    sizes = sizes_of(num_parameters=model.num_parameters, **{key: recorded[key] for key in SIZES})
-    planned = Planned(sizes.num_steps, sizes.global_batch, run.sequence_length, model.num_parameters)
-    kept = on_lineage(run.checkpoints, run.ledger)
-    return read_run(run.folder, planned, run.ledger, newest_checkpoint=kept[-1].step if kept else 0)
 
 
 def band_note_of(files: RunFiles) -> str:

@@ -20,9 +20,10 @@ from mulligan.files import read_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.model.weights import empty_weights, model_with_weights
+from mulligan.report.run_files import Planned, RunFiles, read_run
 from mulligan.safetensors_file import LazyTensors
 from mulligan.stability.ledger import Ledger
-from mulligan.training.arithmetic import samples_of_global_batch
+from mulligan.training.arithmetic import samples_of_global_batch, sizes_of
 from mulligan.training.checkpoints import (
     Checkpoint,
     is_whole,
@@ -31,8 +32,14 @@ from mulligan.training.checkpoints import (
     load_checkpoint,
     model_part,
     newest_whole,
+    on_lineage,
 )  # fmt: skip
 from mulligan.training.closing import AUTOCAST_DTYPES
+
+SIZES = (
+    "sequence_length", "global_batch_samples", "global_batch_tokens", "max_steps", "max_tokens",
+    "max_tokens_per_parameter",
+)  # fmt: skip
 
 
 class SavedRun:
@@ -135,9 +142,22 @@ class SavedRun:
                 f"{path} is missing, which says where the run's data is: go on with the run to write it anew"
             )
         noted = Path(read_json(path, "folder")["folder"])
-        if noted.is_dir():
-            return noted
-        return Path(self.recorded["data"]["folder"]) / noted.name  # the run was moved, prepared/ with it
+        moved = Path(self.recorded["data"]["folder"]) / noted.name  # with the run
+        found = next((folder for folder in (noted, moved) if folder.is_dir()), None)
+        if found is None:
+            raise ValueError(
+                f"{noted}, which {self.folder} was trained on, is missing: bring it back, or go on with the run to "
+                "have it made again"
+            )
+        return found
+
+    def files(self) -> RunFiles:
+        """What the files in its folder say of how it went."""
+        model: ModelConfig = build(self.recorded["model"])
+        sizes = sizes_of(num_parameters=model.num_parameters, **{key: self.recorded[key] for key in SIZES})
+        planned = Planned(sizes.num_steps, sizes.global_batch, self.sequence_length, model.num_parameters)
+        kept = on_lineage(self.checkpoints, self.ledger)
+        return read_run(self.folder, planned, self.ledger, newest_checkpoint=kept[-1].step if kept else 0)
 
     @property
     def document_mask(self) -> bool:

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from mulligan.cli.choices import parsed
 from mulligan.launcher import STARTER
@@ -31,20 +33,31 @@ class Sweep:
 
     def __init__(self, verb: str) -> None:
         self.verb, self.given, self.pid = verb, sys.argv[1:], os.getpid()
+        self.folders: list[str] = []  # of the runs of jobs in this process
 
     @property
     def is_elsewhere(self) -> bool:
         """In a process that a launcher made for the job."""
         return os.getpid() != self.pid
 
-    def run_job(self) -> None:
+    def run_job(self, config: DictConfig) -> None:
         """Run the job at hand as a user would by ``mulligan VERB key=value ...``; raise ``JobFailed``."""
+        if self.verb == "train":
+            self.folders.append(config.folder)
         overrides = [str(override) for override in HydraConfig.get().overrides.task]
         exit_code = _run([sys.executable, "-m", "mulligan", self.verb, *_config_dir(), *overrides, *_number()])
         if exit_code in STOPPED and not self.is_elsewhere:
             sys.exit(exit_code)
         if exit_code:
             raise JobFailed(self._title_of(overrides), exit_code)
+
+    def show_runs(self) -> None:
+        """A table of all that were trained, the best first."""
+        begun = [folder for folder in dict.fromkeys(self.folders) if (Path(folder) / "provenance.jsonl").is_file()]
+        if len(begun) > 1:
+            listed = ",".join("'" + folder.replace("'", r"\'") + "'" for folder in begun)
+            print(flush=True)
+            _run([sys.executable, "-m", "mulligan", "runs", f"folders=[{listed}]", "sort_by=held_out"])
 
     def _title_of(self, overrides: list[str]) -> str:
         """Those that set this job apart from the others."""

@@ -48,7 +48,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             if asks_for_help:
                 print_help(verb, CONF, config)
             elif is_sweep():
-                sweep.run_job()
+                sweep.run_job(config)
             else:
                 task(config)
         except Exception as error:
@@ -70,6 +70,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             raise
         _let_rank_zero_speak()
         failures.append(error)
+    sweep.show_runs()
     for failure in failures:
         print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
     if any(loss_of_ranks(failure) for failure in failures):

@@ -88,7 +88,7 @@ class DataRecipe:
         described = {name: [type(source).__name__, vars(source)] for name, source in self.sources.items()}
         request = {
             "sources": described,
-            "tokenizer": vars(self.tokenizer),
+            "tokenizer": self.tokenizer.request,
             "validation_fraction": self.validation_fraction,
             "split_seed": self.split_seed,
             "format": FORMAT,

@@ -20,6 +20,7 @@ _SENTENCE_CHARACTERS = 800  # SentencePiece learns a text by sentences
 _WORD = re.compile(r" *[^\W\d_]+|\d|\t| *(?:[^\w \t]|_)+| +")
 _CACHED_WORDS = 2**19  # 100 to 200 MB
 _PROBE = " a  b\n\n\u2460 c"  # what SentencePiece's own defaults would change
+_CHARACTER_COVERAGE = 0.9999  # the rest of the sample's characters are not to take the place of words
 _TRAINER_THREADS = 8  # the model file records the number, so it must not follow the machine
 _BEGIN, _END = 1, 2
 
@@ -71,7 +72,13 @@ class SentencePieceTokenizer(Tokenizer):
         return np.frombuffer(b"".join(map(known.__getitem__, words)), dtype=np.uint32)
 
 
-def train_sentencepiece(texts: Iterable[str], *, vocab_size: int, model_type: Literal["bpe", "unigram"]) -> bytes:
+def train_sentencepiece(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    model_type: Literal["bpe", "unigram"],
+    character_coverage: float | None = None,
+) -> bytes:
     """The model that SentencePiece learns from ``texts``; the same texts give the same bytes."""
     model = io.BytesIO()
     options: dict[str, Any] = {
@@ -82,7 +89,7 @@ def train_sentencepiece(texts: Iterable[str], *, vocab_size: int, model_type: Li
         "allow_whitespace_only_pieces": True,
         "split_digits": True,
         "user_defined_symbols": [_SEPARATOR],
-        "character_coverage": 0.9999,
+        "character_coverage": character_coverage or _CHARACTER_COVERAGE,
         "max_sentence_length": 2**20,
         "minloglevel": 2,
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mulligan.data.json_tokenizer import JsonTokenizer
 from mulligan.data.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
@@ -47,7 +47,11 @@ class TokenizerRecipe:
         sample_bytes: int = 2**24,
         seed: int = 0,
         model_file: str | None = None,
+        character_coverage: float | None = None,
     ) -> None:
+        """``character_coverage`` is the share of the sample's characters that get pieces of their own, None the usual
+        one of 0.9999; the others are spelled in bytes.
+        """
         if model_file is None and vocab_size < 260:
             raise ValueError(f"tokenizer.vocab_size={vocab_size} must be at least 260: 256 bytes and 4 special pieces")
         if model_file is not None and not Path(model_file).is_file():
@@ -57,8 +61,19 @@ class TokenizerRecipe:
             raise ValueError(f"tokenizer.seed={seed} must not be negative")
         if sample_bytes < 1:
             raise ValueError(f"tokenizer.sample_bytes={sample_bytes} must be at least 1")
+        if character_coverage is not None and not 0.98 <= character_coverage <= 1.0:
+            raise ValueError(f"tokenizer.character_coverage={character_coverage} must be in [0.98, 1], or null")
         self.sample_bytes, self.seed, self.model_file = sample_bytes, seed, model_file
+        self.character_coverage = character_coverage
         self.model_sha256 = None if model_file is None else sha256_file(Path(model_file))
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What decides its bytes, by name. A key is left out that prepared data may be older than."""
+        described = dict(vars(self))
+        if self.character_coverage is None:
+            del described["character_coverage"]
+        return described
 
     def make(self, texts: Iterable[str]) -> Tokenizer:
         """Train on ``texts`` (ignored with a model file); the same texts give the same model."""
@@ -70,5 +85,10 @@ class TokenizerRecipe:
                     f"set tokenizer.vocab_size={tokenizer.vocab_size}, not {self.vocab_size}"
                 )
             return tokenizer
-        model = train_sentencepiece(texts, vocab_size=self.vocab_size, model_type=self.model_type)
+        model = train_sentencepiece(
+            texts,
+            vocab_size=self.vocab_size,
+            model_type=self.model_type,
+            character_coverage=self.character_coverage,
+        )
         return SentencePieceTokenizer(model)

@@ -28,6 +28,19 @@ def state_of(run: RunFiles) -> tuple[str, str]:
     return ("finished", f"all {run.step:,} steps") if run.is_finished else ("under way", at)
 
 
+def origin_of(run: RunFiles) -> str:
+    """When it was begun, how often it was started, and what the latest start ran on; empty where nothing says so."""
+    if not run.provenance:
+        return ""
+    begun, latest = run.provenance[0].get("time", ""), run.provenance[-1]
+    machine, ranks = latest.get("machine", {}), latest.get("world_size", 1)
+    gpus, processor = machine.get("gpus") or [], machine.get("processor", "a processor that was not noted")
+    device = f"{len(gpus)} x {gpus[0]}" if gpus else processor
+    where = f"{ranks} rank{'s' if ranks > 1 else ''}, on a host with {device}"
+    starts = f"; started {len(run.provenance)} times" if len(run.provenance) > 1 else ""
+    return f"Begun {begun[:16].replace('T', ' ')} UTC{starts}; {where}."
+
+
 def tiles(run: RunFiles) -> list[Tile]:
     planned, lost, summary = run.planned, run.ledger.lost_steps, run.summary if run.is_finished else {}
     kinds = [entry["kind"] for entry in run.ledger.entries]

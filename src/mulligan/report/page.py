@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mulligan import __version__
-from mulligan.report.headline import Tile, evaluation_nats, number, state_of, tiles, yardsticks
+from mulligan.report.headline import Tile, evaluation_nats, number, origin_of, state_of, tiles, yardsticks
 from mulligan.report.next_token import NextToken
 from mulligan.report.palette import COLORS
 from mulligan.report.rendering import Picture
@@ -66,6 +66,7 @@ def page(
         run=run,
         state=state,
         where=where,
+        origin=origin_of(run),
         tiles=tiles(run),
         yardsticks=yardsticks(run),
         weights=run.summary.get("weights_sha256") if run.is_finished else None,

@@ -1,27 +1,20 @@
 """The picture of a run: its loss against every update ever tried, with what its ledger gave up and why."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve, read_curve
 from mulligan.report.palette import GIVEN_UP, KEPT, WITHHELD
+from mulligan.report.stretches import stretches
 from mulligan.stability.ledger import Ledger
 
 NOTE_ROWS, NOTE_STEP, NOTE_HEIGHT = 3, 0.1, 0.15  # notes of rewinds that lie close together stand below each other
 NARROW = 0.75  # of the width: notes behind it stand to the left of their line
-
-
-class Stretch(NamedTuple):
-    """Attempts in (after, last], drawn as one line."""
-
-    after: int
-    last: int
-    is_kept: bool
 
 
 def draw_run(folder: Path, picture: Path) -> None:
@@ -77,17 +70,3 @@ def draw_stretches(
         ]
         color, label = KEPT if stretch.is_kept else GIVEN_UP, labels.pop(stretch.is_kept, None)
         axes.plot(*zip(*shown, strict=True) if shown else ((), ()), color=color, label=label, linewidth=1.2)
-
-
-def stretches(entries: Sequence[dict[str, Any]], last: int) -> Iterator[Stretch]:
-    """Attempts 1 to ``last`` in order, as kept and as given up."""
-    given_up = [False] * (last + 1)
-    for entry in entries:
-        if "target" in entry:
-            for attempt in range(entry["attempt"] - (entry["step"] - entry["target"]) + 1, entry["attempt"] + 1):
-                given_up[min(attempt, last)] = True
-    start = 0
-    for attempt in range(1, last + 1):
-        if attempt == last or given_up[attempt + 1] != given_up[attempt]:
-            yield Stretch(start, attempt, is_kept=not given_up[attempt])
-            start = attempt

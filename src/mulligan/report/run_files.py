@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from mulligan.files import read_json
 from mulligan.report.curve import json_object
 from mulligan.report.metrics import Column, read_metrics
-from mulligan.report.picture import stretches
+from mulligan.report.stretches import stretches
 from mulligan.stability.ledger import Ledger
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 
 from mulligan.stability.detector import Judgement
 from mulligan.training.event_logger import event_loggers
+from mulligan.training.judging import Verdict
 
 
 def circumstances(
@@ -36,12 +37,15 @@ def circumstances(
     }
 
 
-def described(judgement: Judgement) -> str:
-    """A spike in words: ``spike (loss, from step 9 on, loss 5.912)``."""
+def described(verdict: Verdict) -> str:
+    """A spike in words: ``step 10: spike (loss, from step 9 on, loss 5.912)``."""
+    judgement, norm = verdict.judgement, verdict.gradient_norm
     loss = f"{judgement.loss:.3f}" if math.isfinite(judgement.loss) else "not finite"
     if judgement.triggered == "not finite" and math.isfinite(judgement.loss):
         loss += " but a gradient norm that is not"
-    return f"spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
+    if judgement.triggered == "gradient":
+        loss += f", gradient norm {norm:.3g}"
+    return f"step {judgement.step}: spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
 
 
 def tell(

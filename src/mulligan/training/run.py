@@ -146,7 +146,8 @@ class TrainingRun(RunSettings):
             )
         found = newest_whole(self.checkpoint.folder, ledger, warn, thorough=self.is_rank_zero)
         if found is not None:
-            warn(f"going on from step {found.step} ({found.path})")
+            where = "all was trained by" if found.step >= self.num_steps else "going on from"
+            warn(f"{where} step {found.step} ({found.path})")
         make_lean(self.trainer, module)
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         return module

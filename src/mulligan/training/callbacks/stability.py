@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 from lightning.pytorch import Callback, Trainer
 
 from mulligan.data.sequencer import Sequencer
-from mulligan.stability.detector import Detector, Judgement
+from mulligan.stability.detector import Detector
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.stability.snapshots import Snapshots
@@ -148,7 +148,7 @@ class Guard(Callback):
         if judgement.onset == self._told_onset:
             return False
         if self.way == "watch":
-            self._leave_alone(trainer, judgement, "stability.way=watch goes on")
+            self._leave_alone(trainer, verdict, "stability.way=watch goes on")
             return False
         self.checkpoint.wait(trainer)  # what there is to go back to must not hang on how fast the disk is
         decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
@@ -160,15 +160,15 @@ class Guard(Callback):
         if isinstance(decision, Halt):
             self._halt(trainer, module, target, decision.reason, line)
         if target is None:
-            self._leave_alone(trainer, judgement, "there is no state before it")
+            self._leave_alone(trainer, verdict, "there is no state before it")
             return False
-        self._rewind(trainer, module, target, decision, judgement, line)
+        self._rewind(trainer, module, target, decision, verdict, line)
         return True
 
-    def _leave_alone(self, trainer: Trainer, judgement: Judgement, why: str) -> None:
+    def _leave_alone(self, trainer: Trainer, verdict: Verdict, why: str) -> None:
         """Tell of a spike once: while it lasts nothing changes."""
-        self._tell(trainer, f"step {judgement.step}: {described(judgement)}; {why}")
-        self._told_onset = judgement.onset
+        self._tell(trainer, f"{described(verdict)}; {why}")
+        self._told_onset = verdict.judgement.onset
 
     def _record_withheld(self, trainer: Trainer, verdict: Verdict) -> None:
         step, norm = verdict.judgement.step, verdict.gradient_norm
@@ -199,7 +199,7 @@ class Guard(Callback):
         module: PretrainModule,
         target: int,
         decision: Rewind,
-        judgement: Judgement,
+        verdict: Verdict,
         line: dict[str, Any],
     ) -> None:
         stop = max(decision.latest_target + decision.skip_steps, trainer.global_step)  # wherever the state lies
@@ -214,7 +214,7 @@ class Guard(Callback):
             rate_steps=decision.rate_steps,
         )
         back = f"back to step {target}, without the samples {skip[0]} to {skip[1] - 1}"
-        self._tell(trainer, f"step {judgement.step}: {described(judgement)}; {back}")
+        self._tell(trainer, f"{described(verdict)}; {back}")
         self.checkpoint.abandon_after(trainer, target)
         if self.way == "refit" or not self._restored(trainer, module, target):
             trainer.strategy.barrier()  # until rank 0 has written: every rank reads the ledger and the folder anew

@@ -1,0 +1,153 @@
+"""``mulligan runs``: a table of all runs below a folder, a line each."""
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from mulligan.cli.compose import build, plain
+from mulligan.cli.inspection_view import make_console
+from mulligan.cli.output import output_path
+from mulligan.cli.saved_run import SavedRun
+from mulligan.files import is_exclusive, write_json
+from mulligan.report.headline import number, state_of, yardsticks
+from mulligan.report.run_files import RunFiles
+
+NAMING = ("name=", "folder=")  # overrides that say no more than the first column
+
+
+class Runs:
+    """The schema of conf/runs.yaml."""
+
+    def __init__(
+        self, *, folders: list[str], sort_by: Literal["name", "held_out", "written"], output: str | None
+    ) -> None:
+        if not folders:
+            raise ValueError("folders=[] must name at least one")
+        for folder in folders:
+            if not Path(folder).is_dir():
+                raise ValueError(f"folders={folders}: {folder} is no folder; give one that holds runs, such as runs")
+        self.runs = sorted({path for folder in folders for path in runs_below(Path(folder))})
+        if not self.runs:
+            raise ValueError(f"folders={folders}: no run is there (no config.yaml with a provenance.jsonl beside it)")
+        self.sort_by, self.output = sort_by, output_path(output)
+
+
+class Line(NamedTuple):
+    """What the table says of a run; None where it is not known. ``trouble`` is why the rest is not."""
+
+    folder: str
+    state: str
+    step: int | None = None
+    num_steps: int | None = None
+    given_up: int | None = None  # attempts
+    interventions: int | None = None
+    cross_entropy: float | None = None  # nats a token, of the newest kept step that was logged
+    held_out: float | None = None  # bits per byte
+    tokens_per_second: float | None = None
+    written: str | None = None  # UTC
+    overrides: tuple[str, ...] | None = None  # of its latest start
+    trouble: str = ""
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The folders of runs in ``folder``, itself one of them perhaps: training had begun there."""
+    for record in folder.rglob("config.yaml"):
+        if (record.parent / "provenance.jsonl").is_file():
+            yield record.parent
+
+
+def work(config: DictConfig) -> None:
+    runs: Runs = build(plain(config))
+    lines = in_order([line_of(folder) for folder in runs.runs], runs.sort_by)
+    show(lines)
+    if runs.output is not None:
+        write_json(runs.output, [line._asdict() for line in lines])
+        print(f"{runs.output} holds all of it")
+
+
+def in_order(lines: Sequence[Line], sort_by: str) -> list[Line]:
+    by_name = sorted(lines, key=lambda line: line.folder)
+    if sort_by == "held_out":
+        return sorted(by_name, key=lambda line: _or_infinite(line.held_out))
+    return sorted(by_name, key=lambda line: line.written or "", reverse=True) if sort_by == "written" else by_name
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else value
+
+
+def line_of(folder: Path) -> Line:
+    try:
+        return _line_of(folder, SavedRun(folder).files())
+    except (OSError, ValueError) as error:  # one that is broken hides no other
+        return Line(str(folder), "unreadable", trouble=str(error))
+
+
+def _line_of(folder: Path, run: RunFiles) -> Line:
+    state, _ = state_of(run)
+    if state == "under way" and not is_exclusive(folder / ".lock"):
+        state = "stopped"
+    bits = yardsticks(run)
+    losses = run.kept("cross_entropy").values if "cross_entropy" in run.metrics else []
+    speed = run.summary.get("tokens_per_second") if run.is_finished else None
+    if speed is None and "tokens_per_second" in run.metrics:
+        speed = run.metrics["tokens_per_second"].last
+    return Line(
+        folder=str(folder),
+        state=state,
+        step=run.step,
+        num_steps=run.planned.num_steps,
+        given_up=run.ledger.lost_steps,
+        interventions=len(run.ledger.entries),
+        cross_entropy=losses[-1] if losses else None,
+        held_out=bits[0].bits_per_byte if bits else None,
+        tokens_per_second=speed,
+        written=_written(folder),
+        overrides=tuple(run.provenance[-1]["overrides"]) if run.provenance else None,
+    )
+
+
+def _written(folder: Path) -> str:
+    """When a file of the run was last written to."""
+    newest = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def show(lines: Sequence[Line]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("step", "given up", "interventions", "loss", "held-out bits/byte", "tokens/s"):
+        table.add_column(name, justify="right")
+    table.add_column("last written, UTC")
+    table.add_column("set apart by", overflow="fold")
+    for line, apart in zip(lines, set_apart([line.overrides for line in lines]), strict=True):
+        table.add_row(
+            line.folder,
+            line.state,
+            "-" if line.step is None else f"{line.step:,} of {line.num_steps:,}",
+            _counted(line.given_up),
+            _counted(line.interventions),
+            number(line.cross_entropy, ".4f"),
+            number(line.held_out, ".4f"),
+            number(line.tokens_per_second, ",.0f"),
+            line.written or "-",
+            line.trouble or " ".join(apart),
+        )
+    make_console().print(table)
+
+
+def set_apart(overrides: Sequence[Sequence[str] | None]) -> list[list[str]]:
+    """Of each run's overrides those that not all the runs have that are known of; of a single run all."""
+    known = [set(own) for own in overrides if own is not None]
+    shared = set.intersection(*known) if len(known) > 1 else set()
+    return [[one for one in own or () if one not in shared and not one.startswith(NAMING)] for own in overrides]
+
+
+def _counted(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

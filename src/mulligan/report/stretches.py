@@ -1,0 +1,26 @@
+"""Which of a run's attempts were kept, and which a rewind gave up."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+
+class Stretch(NamedTuple):
+    """Attempts in (after, last], all kept or all given up."""
+
+    after: int
+    last: int
+    is_kept: bool
+
+
+def stretches(entries: Sequence[dict[str, Any]], last: int) -> Iterator[Stretch]:
+    """Attempts 1 to ``last`` in order, as kept and as given up."""
+    given_up = [False] * (last + 1)
+    for entry in entries:
+        if "target" in entry:
+            for attempt in range(entry["attempt"] - (entry["step"] - entry["target"]) + 1, entry["attempt"] + 1):
+                given_up[min(attempt, last)] = True
+    start = 0
+    for attempt in range(1, last + 1):
+        if attempt == last or given_up[attempt + 1] != given_up[attempt]:
+            yield Stretch(start, attempt, is_kept=not given_up[attempt])
+            start = attempt
