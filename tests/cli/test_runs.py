@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from mulligan.cli.compose import CONF, plain
 from mulligan.cli.main import main
-from mulligan.cli.record import write_record
+from mulligan.cli.record import read_record, write_record
 from mulligan.cli.runs import set_apart
 from mulligan.files import exclusive, write_json
 from mulligan.stability.ledger import Ledger
@@ -101,6 +102,17 @@ def test_the_order_is_the_one_asked_for(
 def test_several_folders_and_runs_themselves_are_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = listed(monkeypatch, "folders=[runs/nested,runs/nested/halfway,runs/finished]")
     assert [line["folder"] for line in lines] == ["runs/finished", "runs/nested/halfway"]
+
+
+def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = plain(OmegaConf.create(read_record(Path("runs/begun"))))
+    write_record(Path("runs/begun"), content | {"model": content["model"] | {"width": -1}})
+    write_record(Path("runs/finished"), {key: node for key, node in content.items() if key != "model"})
+    Path("runs/nested/halfway/provenance.jsonl").write_text("none\n")
+    lines = listed(monkeypatch)
+    assert [line["state"] for line in lines] == ["unreadable"] * 4
+    wanted = ("model.width=-1 must be at least 1", "no 'model'", "provenance.jsonl:1: not whole JSON", "is not whole")
+    assert [said in line["trouble"] for said, line in zip(wanted, lines, strict=True)] == [True] * 4, lines
 
 
 def test_what_all_have_sets_none_apart() -> None:

@@ -1,11 +1,14 @@
 """``mulligan runs``: a table of all runs below a folder, a line each."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.table import Table
 
@@ -56,9 +59,9 @@ class Line(NamedTuple):
 
 def runs_below(folder: Path) -> Iterator[Path]:
     """The folders of runs in ``folder``, itself one of them perhaps: training had begun there."""
-    for record in folder.rglob("config.yaml"):
-        if (record.parent / "provenance.jsonl").is_file():
-            yield record.parent
+    for parent, _, names in os.walk(folder):
+        if {"config.yaml", "provenance.jsonl"} <= set(names):
+            yield Path(parent)
 
 
 def work(config: DictConfig) -> None:
@@ -84,8 +87,10 @@ def _or_infinite(value: float | None) -> float:
 def line_of(folder: Path) -> Line:
     try:
         return _line_of(folder, SavedRun(folder).files())
-    except (OSError, ValueError) as error:  # one that is broken hides no other
-        return Line(str(folder), "unreadable", trouble=str(error))
+    except (OSError, ValueError, HydraException) as error:  # one that is broken hides no other
+        return Line(str(folder), "unreadable", trouble=" ".join(str(error).split()))
+    except KeyError as error:
+        return Line(str(folder), "unreadable", trouble=f"its files have no {error}")
 
 
 def _line_of(folder: Path, run: RunFiles) -> Line:
@@ -114,8 +119,12 @@ def _line_of(folder: Path, run: RunFiles) -> Line:
 
 def _written(folder: Path) -> str:
     """When a file of the run was last written to."""
-    newest = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
-    return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M")
+    times = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # removed since by the run that is at work
+                times.append(Path(parent, name).stat().st_mtime)
+    return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def show(lines: Sequence[Line]) -> None:
