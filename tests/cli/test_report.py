@@ -21,6 +21,7 @@ from mulligan.cli.record import write_record
 from mulligan.cli.report import caution_of, explorer_or_reason, sources_or_reason
 from mulligan.cli.saved_run import SavedRun
 from mulligan.evaluation.sampler import Sampler
+from mulligan.files import write_json
 from mulligan.report.metrics import read_metrics
 from mulligan.report.next_token import prompt_context
 from tests.conftest import TINY
@@ -90,7 +91,7 @@ def test_compared_with_another_run_and_written_elsewhere(
     assert capsys.readouterr().out.endswith("it has no whole checkpoint yet\n")
     html = (tmp_path / "page.html").read_text()
     assert "<td><code>max_steps</code></td><td><code>13</code></td><td><code>12</code></td>" in html
-    assert re.search(r"under way, at step 12 of 13</td>\s*<td class=\"number\">finished, all 12 steps", html)
+    assert re.search(r"stopped, at step 12 of 13</td>\s*<td class=\"number\">finished, all 12 steps", html)
     assert "There are no curves" in html
     assert re.search(r'<p class="missing">The model could not be asked: .*it has no whole checkpoint yet', html)
     assert [path.name for path in (tmp_path / "page_pictures").iterdir()] == ["order.png"]
@@ -103,6 +104,9 @@ def test_what_cannot_be_shown_is_explained(reported: Path, tmp_path: Path) -> No
     for shown, reason in (sources_or_reason(run), explorer_or_reason(run, None)):
         assert shown == []
         assert f"{bare}/data.json is missing" in reason
+    write_json(bare / "data.json", {"folder": "somewhere/files-0123"})
+    for _, reason in (sources_or_reason(run), explorer_or_reason(run, None)):
+        assert f"somewhere/files-0123, which {bare} was trained on, is missing: bring it back" in reason
     assert explorer_or_reason(SavedRun(reported), []) == ([], "prompts=[] asks for none.")
 
 

@@ -32,7 +32,8 @@ def test_a_finished_run(healed: RunFiles) -> None:
 def test_under_way_the_last_validation_counts(made_run: MakeRun) -> None:
     validated = {"attempt": 2, "step": 2, "val_bits_per_byte": 2.0, "val_cross_entropy": 1.5, "val_perplexity": 4.5}
     run = made_run([logged(1, 1, 4.0), logged(2, 2, 3.0, mfu=0.25), validated])
-    assert state_of(run) == ("under way", "at step 2 of 12")
+    assert state_of(run) == ("stopped", "at step 2 of 12")
+    assert state_of(run._replace(is_at_work=True)) == ("under way", "at step 2 of 12")
     assert yardsticks(run) == [Yardstick("last validation", 2.0, 1.0)]
     assert evaluation_nats(run) == 1.5
     assert shown(run)["perplexity"] == "4.500"

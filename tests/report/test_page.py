@@ -52,7 +52,7 @@ def test_the_numbers_of_a_healed_run(healed: RunFiles) -> None:
 
 def test_a_run_of_which_nothing_is_there(made_run: MakeRun) -> None:
     text = text_of(html_of(made_run()))
-    assert "made under way at step 0 of 12; nothing had to be done to it." in text
+    assert "made stopped at step 0 of 12; nothing had to be done to it." in text
     for missing in (
         "no validation yet",
         "There are no curves",
@@ -102,4 +102,4 @@ def test_two_runs_side_by_side(healed: RunFiles, made_run: MakeRun) -> None:
 
 @pytest.mark.parametrize("loss", ["nan", "inf"])
 def test_a_loss_that_is_no_number(loss: str, made_run: MakeRun) -> None:
-    assert "under way" in text_of(html_of(made_run([logged(1, 1, loss)])))
+    assert "stopped" in text_of(html_of(made_run([logged(1, 1, loss)])))

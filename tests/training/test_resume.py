@@ -84,8 +84,10 @@ def test_a_finished_run_is_evaluated_again_only_for_other_numbers(make_run: Make
     first = make_run().fit(silent, silent)
     assert first is not None
     reports: list[str] = []
-    assert make_run().fit(lambda what, *_: reports.append(what), silent) == first
+    said: list[str] = []
+    assert make_run().fit(lambda what, *_: reports.append(what), said.append) == first
     assert "evaluating" not in reports
+    assert said[-1].startswith("all was trained by step 8")
     other = make_run("sample_prompt=x").fit(silent, silent)
     assert other is not None
     assert other["sample"] != first["sample"]

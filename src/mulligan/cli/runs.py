@@ -16,8 +16,8 @@ from mulligan.cli.compose import build, plain
 from mulligan.cli.inspection_view import make_console
 from mulligan.cli.output import output_path
 from mulligan.cli.saved_run import SavedRun
-from mulligan.files import is_exclusive, write_json
-from mulligan.report.headline import number, state_of, yardsticks
+from mulligan.files import write_json
+from mulligan.report.headline import number, speed_of, state_of, yardsticks
 from mulligan.report.run_files import RunFiles
 
 NAMING = ("name=", "folder=")  # overrides that say no more than the first column
@@ -74,14 +74,10 @@ def work(config: DictConfig) -> None:
 
 
 def in_order(lines: Sequence[Line], sort_by: str) -> list[Line]:
-    by_name = sorted(lines, key=lambda line: line.folder)
+    """``lines`` are by name."""
     if sort_by == "held_out":
-        return sorted(by_name, key=lambda line: _or_infinite(line.held_out))
-    return sorted(by_name, key=lambda line: line.written or "", reverse=True) if sort_by == "written" else by_name
-
-
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None or math.isnan(value) else value
+        return sorted(lines, key=lambda line: math.inf if line.held_out is None else line.held_out)
+    return sorted(lines, key=lambda line: line.written or "", reverse=True) if sort_by == "written" else list(lines)
 
 
 def line_of(folder: Path) -> Line:
@@ -94,24 +90,18 @@ def line_of(folder: Path) -> Line:
 
 
 def _line_of(folder: Path, run: RunFiles) -> Line:
-    state, _ = state_of(run)
-    if state == "under way" and not is_exclusive(folder / ".lock"):
-        state = "stopped"
     bits = yardsticks(run)
     losses = run.kept("cross_entropy").values if "cross_entropy" in run.metrics else []
-    speed = run.summary.get("tokens_per_second") if run.is_finished else None
-    if speed is None and "tokens_per_second" in run.metrics:
-        speed = run.metrics["tokens_per_second"].last
     return Line(
         folder=str(folder),
-        state=state,
+        state=state_of(run)[0],
         step=run.step,
         num_steps=run.planned.num_steps,
         given_up=run.ledger.lost_steps,
         interventions=len(run.ledger.entries),
         cross_entropy=losses[-1] if losses else None,
         held_out=bits[0].bits_per_byte if bits else None,
-        tokens_per_second=speed,
+        tokens_per_second=speed_of(run),
         written=_written(folder),
         overrides=tuple(run.provenance[-1]["overrides"]) if run.provenance else None,
     )
@@ -140,8 +130,8 @@ def show(lines: Sequence[Line]) -> None:
             line.folder,
             line.state,
             "-" if line.step is None else f"{line.step:,} of {line.num_steps:,}",
-            _counted(line.given_up),
-            _counted(line.interventions),
+            number(line.given_up, ","),
+            number(line.interventions, ","),
             number(line.cross_entropy, ".4f"),
             number(line.held_out, ".4f"),
             number(line.tokens_per_second, ",.0f"),
@@ -156,7 +146,3 @@ def set_apart(overrides: Sequence[Sequence[str] | None]) -> list[list[str]]:
     known = [set(own) for own in overrides if own is not None]
     shared = set.intersection(*known) if len(known) > 1 else set()
     return [[one for one in own or () if one not in shared and not one.startswith(NAMING)] for own in overrides]
-
-
-def _counted(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

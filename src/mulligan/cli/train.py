@@ -51,9 +51,8 @@ def work(config: DictConfig) -> None:
     changes = differences(recorded, content) if recorded is not None else []
     if bound_differences(changes):
         raise ValueError(
-            f"{folder} cannot go on from other weights, as another model or with another order of data; begin a run of "
-            f"another name. "
-            f"Different: {'; '.join(bound_differences(changes))}"
+            f"{folder} cannot go on from other weights, as another model or with another order of data; begin a run "
+            f"of another name. Different: {'; '.join(bound_differences(changes))}"
         )
     if changes and not run.accept_changes:
         raise ValueError(

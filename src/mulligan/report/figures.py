@@ -35,23 +35,14 @@ def loss(
         (attempts, centres), (_, limits) = band
         axes.fill_between(attempts, centres, limits, color=BAND, alpha=0.6, linewidth=0, label="the detector's band")
     if validation is not None:
-        _draw_validation(axes, validation, entries)
+        draw_stretches(
+            axes, *validation, entries, labels=("held out", "held out, given up"), color=INK, marker="o",
+            markerfacecolor="white", markersize=4, linewidth=0.7,
+        )  # fmt: skip
     draw_curve(axes, Curve(losses.attempts, losses.values, None), entries)
     _mark_what_is_not_finite(axes, losses)
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, borderaxespad=0.2)
     _count_attempts(axes, last)
-
-
-def _draw_validation(axes: Axes, validation: Column, entries: Entries) -> None:
-    """Apart for each stretch: a line from a loss that was given up to one that was kept would say nothing."""
-    labels = {True: "held out", False: "held out, given up"}
-    for stretch in stretches(entries, validation.attempts[-1]):
-        shown = [point for point in zip(*validation, strict=True) if stretch.after < point[0] <= stretch.last]
-        if shown:
-            axes.plot(
-                *zip(*shown, strict=True), "o-", color=INK if stretch.is_kept else GIVEN_UP, markerfacecolor="white",
-                markersize=4, linewidth=0.7, label=labels.pop(stretch.is_kept, None),
-            )  # fmt: skip
 
 
 def terms(figure: Figure, columns: dict[str, Column], last: int) -> None:

@@ -25,7 +25,9 @@ def state_of(run: RunFiles) -> tuple[str, str]:
     at = f"at step {run.step:,} of {run.planned.num_steps:,}"
     if run.is_halted:
         return "halted", at
-    return ("finished", f"all {run.step:,} steps") if run.is_finished else ("under way", at)
+    if run.is_finished:
+        return "finished", f"all {run.step:,} steps"
+    return ("under way" if run.is_at_work else "stopped"), at
 
 
 def origin_of(run: RunFiles) -> str:
@@ -42,11 +44,10 @@ def origin_of(run: RunFiles) -> str:
 
 
 def tiles(run: RunFiles) -> list[Tile]:
-    planned, lost, summary = run.planned, run.ledger.lost_steps, run.summary if run.is_finished else {}
+    planned, lost = run.planned, run.ledger.lost_steps
     kinds = [entry["kind"] for entry in run.ledger.entries]
     counts = [f"{kinds.count(kind)} {kind}" for kind in ("withheld", "rewind", "halt") if kind in kinds]
-    speed = summary.get("tokens_per_second") or _last(run, "tokens_per_second")
-    mfu = _last(run, "mfu")
+    speed, mfu = speed_of(run), _last(run, "mfu")
     goodput = run.step / (run.step + lost) if run.step else None
     return [
         Tile("perplexity", number(perplexity_of(run), ".3f"), "held out"),
@@ -77,6 +78,12 @@ def evaluation_nats(run: RunFiles) -> float | None:
 
 def perplexity_of(run: RunFiles) -> float | None:
     return _closing(run, "val_perplexity") if run.is_finished else _last(run, "val_perplexity")
+
+
+def speed_of(run: RunFiles) -> float | None:
+    """Tokens a second: of all training when it ended, else the last that was logged."""
+    closing = run.summary.get("tokens_per_second") if run.is_finished else None
+    return closing or _last(run, "tokens_per_second")
 
 
 def _closing(run: RunFiles, key: str) -> float:

@@ -58,15 +58,25 @@ def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> N
 
 
 def draw_stretches(
-    axes: Axes, attempts: Sequence[int], values: Sequence[float], entries: Sequence[dict[str, Any]]
+    axes: Axes,
+    attempts: Sequence[int],
+    values: Sequence[float],
+    entries: Sequence[dict[str, Any]],
+    *,
+    labels: tuple[str, str] = ("kept", "given up by a rewind"),
+    **style: Any,
 ) -> None:
-    """A line over ``attempts``, in other colours where it was kept and where a rewind gave it up."""
-    labels = {True: "kept", False: "given up by a rewind"}
+    """A line over ``attempts``, in other colours where it was kept and where a rewind gave it up; ``style`` is that of
+    the line, its colour where it was kept.
+    """
+    kept: dict[str, Any] = {"color": KEPT, "linewidth": 1.2} | style
+    unnamed = dict(zip((True, False), labels, strict=True))
     for stretch in stretches(entries, attempts[-1]):
         shown = [
             (attempt, value if math.isfinite(value) else math.nan)
             for attempt, value in zip(attempts, values, strict=True)
             if stretch.after + stretch.is_kept <= attempt <= stretch.last  # what was given up left the kept line
         ]
-        color, label = KEPT if stretch.is_kept else GIVEN_UP, labels.pop(stretch.is_kept, None)
-        axes.plot(*zip(*shown, strict=True) if shown else ((), ()), color=color, label=label, linewidth=1.2)
+        if shown:
+            drawn = kept if stretch.is_kept else kept | {"color": GIVEN_UP}
+            axes.plot(*zip(*shown, strict=True), label=unnamed.pop(stretch.is_kept, None), **drawn)

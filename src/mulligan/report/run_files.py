@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mulligan.files import read_json
+from mulligan.files import is_exclusive, read_json
 from mulligan.report.curve import json_object
 from mulligan.report.metrics import Column, read_metrics
 from mulligan.report.stretches import stretches
@@ -24,7 +24,9 @@ class Planned(NamedTuple):
 
 
 class RunFiles(NamedTuple):
-    """``without_curves`` says why there are no metrics, None where there are. ``step`` is the present one."""
+    """``without_curves`` says why there are no metrics, None where there are. ``step`` is the present one, and
+    ``is_at_work`` whether a process holds the run.
+    """
 
     name: str
     planned: Planned
@@ -35,6 +37,7 @@ class RunFiles(NamedTuple):
     provenance: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     step: int
+    is_at_work: bool
 
     @property
     def num_attempts(self) -> int:
@@ -93,6 +96,7 @@ def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoin
         provenance=json_lines(folder / "provenance.jsonl"),
         samples=json_lines(folder / "samples.jsonl"),
         step=max(steps),
+        is_at_work=is_exclusive(folder / ".lock"),
     )
 
 
