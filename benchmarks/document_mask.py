@@ -10,13 +10,14 @@ model step  forward, loss and backward of a model of 10 million parameters, unde
 Windows are cut from a stream of documents whose lengths follow a log-normal law (sigma 1.25): of 2,000 tokens in the
 mean, as source files have, and of 100. Each round draws other windows. What causal attention and a dense mask cost does
 not depend on the documents, so the dense mask runs on the long ones alone. Shorter windows have four times the rounds.
-Float32 on the CPU; on a GPU bf16, more windows, compiled blocks. Ratios are to causal attention of the same round.
+A CPU takes float32 and, where it has matrix instructions for it, bf16; a GPU bf16, more windows and compiled blocks. In
+bf16 the products of a step are autocast. Ratios are to causal attention of the same round.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import cycle, islice, repeat
+from itertools import cycle, islice, product, repeat
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from mulligan.model.config import ModelConfig
 from mulligan.model.document_attention import attend_inside, begins_of, block_mask, dense_mask
 from mulligan.model.transformer import Transformer
 from mulligan.objective.next_token import NextToken
+from mulligan.training.hardware import cpu_multiplies
 
 NUM_HEADS, HEAD_WIDTH, VOCABULARY = 6, 64, 4_096
 CONFIG = ModelConfig(
@@ -76,8 +78,7 @@ def draws(mean: int, windows: int, length: int, device: str) -> Iterator[Tensor]
         yield stream[start:][: windows * length].view(windows, length).to(device)
 
 
-def attention_variants(length: int, windows: int, device: str) -> Variants:
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+def attention_variants(length: int, windows: int, device: str, dtype: torch.dtype) -> Variants:
     shape = (windows, length, NUM_HEADS, HEAD_WIDTH)
     *inputs, grad = (torch.randn(shape, device=device, dtype=dtype).transpose(1, 2) for _ in range(4))
     inputs = [x.requires_grad_() for x in inputs]
@@ -104,13 +105,13 @@ def attention_variants(length: int, windows: int, device: str) -> Variants:
     }
 
 
-def step_variants(length: int, windows: int, device: str) -> Variants:
+def step_variants(length: int, windows: int, device: str, dtype: torch.dtype) -> Variants:
     objective = NextToken()
     tokens_BT = torch.randint(VOCABULARY, (windows, length + 1), device=device)
     head = partial(objective, targets_BT=tokens_BT[:, 1:], softcap=None, regularized=True)
 
     def run(model: Transformer, optimizer: torch.optim.Optimizer, documents: Iterator[Tensor | None]) -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
             terms = model(tokens_BT[:, :-1], document_BT=next(documents), head=head)
         (terms.loss_sum / tokens_BT[:, 1:].numel()).backward()
         optimizer.step()
@@ -161,16 +162,20 @@ def main() -> None:
     options = make_parser(__doc__, rounds=7).parse_args()
     report = Report()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for case in CASES:
+    types = [] if device == "cuda" else [torch.float32]
+    if device == "cuda" or cpu_multiplies("bf16"):
+        types.append(torch.bfloat16)
+    for dtype, case in product(types, CASES):
         torch._dynamo.reset()  # else the second length is compiled for any
         rounds = options.rounds * CASES[-1].length // case.length
         attention_windows, step_windows = (
             (GPU_WINDOWS, GPU_WINDOWS) if device == "cuda" else (case.attention_windows, case.step_windows)
         )
-        attention = attention_variants(case.length, attention_windows, device)
-        compare(report, f"{device}, attention", case, attention_windows, attention, rounds)
-        step = step_variants(case.length, step_windows, device)
-        compare(report, f"{device}, model step", case, step_windows, step, rounds)
+        kind = f"{device}, {str(dtype).removeprefix('torch.')}"
+        attention = attention_variants(case.length, attention_windows, device, dtype)
+        compare(report, f"{kind}, attention", case, attention_windows, attention, rounds)
+        step = step_variants(case.length, step_windows, device, dtype)
+        compare(report, f"{kind}, model step", case, step_windows, step, rounds)
     report.write(options.json)
 
 

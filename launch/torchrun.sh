@@ -28,6 +28,8 @@ max_restarts=${MAX_RESTARTS:-$([[ $nnodes == 1 ]] && echo 0 || echo 3)}
 # The workers' store must not be the rendezvous': shared, as torch has it by default, a host that takes the place of a
 # dead one finds no store and all fail after a minute; apart, they go on within 10 to 16 s.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Seconds from SIGTERM to SIGKILL, 30 by default: ranks save after a step that all agree on, log_every_n_steps at most.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-300}"
 # torchrun would give each of several processes one thread; share the cores out when their number is known.
 if [[ $nproc =~ ^[1-9][0-9]*$ ]]; then
   threads=$(($(nproc) / nproc))

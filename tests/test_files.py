@@ -32,6 +32,22 @@ def test_atomic_write_makes_the_folder_and_the_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_folder_may_be_renamed_as_soon_as_a_file_is_seen_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As rank zero renames a checkpoint when the word of the last rank stands in it."""
+    early, late = tmp_path / "early", tmp_path / "late"
+    replace = Path.replace
+
+    def seen_at_once(source: Path, target: Path) -> None:
+        replace(source, target)
+        replace(early, late)
+
+    monkeypatch.setattr(Path, "replace", seen_at_once)
+    write_json(early / "word.json", {"whole": True})
+    assert read_json(late / "word.json") == {"whole": True}
+
+
 def test_a_writer_that_raises_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")

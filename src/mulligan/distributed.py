@@ -42,6 +42,14 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gathered(value: T) -> list[T]:
+    """Every rank's ``value``, on every rank."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def broadcast(value: T) -> T:
     """Rank zero's ``value`` on every rank."""
     values = [value]

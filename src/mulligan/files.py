@@ -35,8 +35,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
-        yield temporary
-        _sync_folder(temporary)
+        with _folder_to_sync(temporary):
+            yield temporary
         rename(temporary, path)
     finally:
         remove(temporary)
@@ -83,11 +83,15 @@ def _held(path: Path, kind: int, patience_seconds: float, waiting: Callable[[], 
 
 
 def is_exclusive(path: Path) -> bool:
-    """Whether a process holds the lock file ``path`` alone at the moment."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return not _locked(file, fcntl.LOCK_SH)
+    """Whether a process holds the lock file ``path`` alone at the moment, as far as the storage tells."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or no locks
+        pass
+    return False
 
 
 def _locked(file: IO[bytes], kind: int) -> bool:
@@ -105,8 +109,8 @@ def _locked(file: IO[bytes], kind: int) -> bool:
 
 def rename(source: Path, target: Path) -> None:
     """Give a file or folder its last name; on disk when this returns."""
-    source.replace(target)
-    _sync_folder(target.parent)
+    with _folder_to_sync(target.parent):  # opened first: once the new name is seen, another may rename the folder
+        source.replace(target)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -161,7 +165,8 @@ def append_line(path: Path, line: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     if created:
-        _sync_folder(path.parent)
+        with _folder_to_sync(path.parent):
+            pass
 
 
 def sha256_file(path: Path) -> str:
@@ -198,10 +203,12 @@ def write_hashed(path: Path, write: Callable[[HashingWriter], None]) -> str:
     return hashing.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: on POSIX the folder is a file of its own."""
+@contextmanager
+def _folder_to_sync(folder: Path) -> Iterator[None]:
+    """Make what is done to its names durable: on POSIX a folder is a file of its own."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
+        yield
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -3,10 +3,20 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mulligan.cli.record import keep_record, read_earlier_records, write_record
+from mulligan.cli.compose import build
+from mulligan.cli.record import (
+    MODEL,
+    bound_differences,
+    differences,
+    keep_record,
+    read_earlier_records,
+    recorded_model,
+    write_record,
+)
 from mulligan.files import exclusive
 from mulligan.training.schedules import Schedule
 from tests.conftest import Cli
@@ -45,6 +55,32 @@ def test_of_configs_until_the_same_step_the_first_trained_it(tmp_path: Path) -> 
         write_record(tmp_path, {"name": name})
         keep_record(tmp_path, 8)
     assert read_earlier_records(tmp_path) == {8: {"name": "first"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "bound"),
+    [
+        ({}, {"width": 32}, ["model.width: 16 -> 32"]),
+        ({}, {"num_key_value_heads": 2}, []),  # as many as there are heads, which null stands for
+        ({}, {"num_key_value_heads": 1}, ["model.num_key_value_heads: None -> 1"]),
+        ({}, {"max_length": 64, "dropout": 0.1}, []),
+        ({"positions": "learned"}, {"max_length": 64}, ["model.max_length: 32 -> 64"]),
+    ],
+)
+def test_a_model_that_weights_do_not_fit_cannot_be_accepted(
+    before: dict[str, Any], now: dict[str, Any], bound: list[str]
+) -> None:
+    shape = {"vocab_size": 300, "max_length": 32, "width": 16, "num_layers": 1, "num_heads": 2, "feedforward_width": 8}
+    recorded, content = ({"_target_": MODEL, "num_key_value_heads": None} | shape | before | more for more in ({}, now))
+    models = {name: build(model) for name, model in (("before", recorded), ("now", content))}
+    assert bound_differences(differences({"model": recorded}, {"model": content}), **models) == bound
+
+
+def test_nothing_but_a_model_is_made_of_a_config(tmp_path: Path) -> None:
+    node = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
+    with pytest.raises(ValueError, match="its model has no _target_=mulligan"):
+        recorded_model({"model": node}, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -109,10 +109,46 @@ def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPat
     write_record(Path("runs/begun"), content | {"model": content["model"] | {"width": -1}})
     write_record(Path("runs/finished"), {key: node for key, node in content.items() if key != "model"})
     Path("runs/nested/halfway/provenance.jsonl").write_text("none\n")
+    for name, node in (("words", {"sequence_length": "long"}), ("nothing", {"checkpoint": None})):
+        write_record(Path("runs", name), content | node)
+        Path("runs", name, "provenance.jsonl").touch()
     lines = listed(monkeypatch)
-    assert [line["state"] for line in lines] == ["unreadable"] * 4
-    wanted = ("model.width=-1 must be at least 1", "no 'model'", "provenance.jsonl:1: not whole JSON", "is not whole")
-    assert [said in line["trouble"] for said, line in zip(wanted, lines, strict=True)] == [True] * 4, lines
+    assert [line["state"] for line in lines] == ["unreadable"] * 6
+    wanted = (
+        "model.width=-1 must be at least 1", "its model has no _target_", "provenance.jsonl:1: not whole JSON",
+        "'NoneType'", "is not whole", "'str'",
+    )  # fmt: skip
+    assert [said in line["trouble"] for said, line in zip(wanted, lines, strict=True)] == [True] * 6, lines
+
+
+def test_metrics_that_are_torn_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("runs/nested/halfway/metrics/version_0/metrics.csv").open("a") as file:
+        file.write("5,3")
+    (line,) = listed(monkeypatch, "folders=[runs/nested]")
+    assert (line["state"], line["cross_entropy"]) == ("stopped", None)
+    assert "metrics.csv:7: 2 cells where the header has 5" in line["trouble"]
+
+
+def test_links_are_followed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("elsewhere").mkdir()
+    Path("runs/finished").rename("elsewhere/finished")
+    Path("runs/finished").symlink_to(folder / "elsewhere/finished")
+    Path("runs/nested/halfway/back").symlink_to(folder / "runs")
+    names = ["runs/begun", "runs/finished", "runs/nested/halfway", "runs/torn"]
+    assert [line["folder"] for line in listed(monkeypatch)] == names
+
+
+def test_off_a_terminal_a_run_has_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, overrides = read_record(Path("runs/begun")) or {}, [f"data.sources.files.paths=[{'x' * 300}]", "seed=7"]
+    name = f"runs/{'very_' * 20}long"
+    write_record(Path(name), content | {"checkpoint": {"folder": f"{name}/checkpoints"}})
+    Path(name, "provenance.jsonl").write_text(json.dumps({"overrides": overrides}) + "\n")
+    listed(monkeypatch)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "very_" in line)
+    assert line.split()[0] == name
+    assert line.split()[-2:] == overrides
 
 
 def test_what_all_have_sets_none_apart() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from mulligan.cli.choices import parsed
+from mulligan.cli.sweep import _quoted
 from tests.conftest import Cli, environment, lines_of
 
 JOBS = ("trainer=cpu_ddp", "evaluate_bytes=20000", "name=${hydra:job.num}_${optimizer.lr}", "sample_prompt='a b'")
@@ -21,6 +23,19 @@ JOBS = ("trainer=cpu_ddp", "evaluate_bytes=20000", "name=${hydra:job.num}_${opti
 
 def files(run: Path, pattern: str) -> list[str]:
     return sorted(str(path.relative_to(run)) for path in run.rglob(pattern))
+
+
+@pytest.mark.parametrize("text", ["runs/a", "it's", "back\\slash", "end\\", "\\'", "'\\\\"])
+def test_a_folder_is_quoted_as_hydra_reads_it(text: str) -> None:
+    (override,) = parsed([f"folders=[{_quoted(text)},b]"])
+    assert override.value() == [text, "b"]
+
+
+def test_a_job_without_a_folder_is_in_no_table(mulligan: Cli) -> None:
+    done = mulligan("train", "-m", f"folder=null,{'x' * 300}", "model.width=-1")
+    assert done.returncode == 2
+    assert done.stderr.count("ended with exit code 2") == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_a_job_that_fails_is_named(mulligan: Cli, tiny: tuple[str, ...]) -> None:

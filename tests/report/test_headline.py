@@ -40,6 +40,13 @@ def test_under_way_the_last_validation_counts(made_run: MakeRun) -> None:
     assert tiles(run)[-1].note == "MFU 25.0%"
 
 
+def test_a_validation_that_was_given_up_does_not_count(made_run: MakeRun) -> None:
+    rows = [logged(step, step, 4.0) for step in range(1, 11)]
+    validated = [{"attempt": at, "step": at, "val_bits_per_byte": bits} for at, bits in ((8, 2.0), (10, 7.0))]
+    run = made_run([*rows, *validated], ledger=[("rewind", REWIND)])
+    assert yardsticks(run) == [Yardstick("last validation", 2.0, 1.0)]
+
+
 def test_what_is_not_there_is_a_dash_and_what_is_not_finite_says_so(made_run: MakeRun) -> None:
     run = made_run()
     assert yardsticks(run) == []
@@ -52,6 +59,8 @@ def test_what_is_not_there_is_a_dash_and_what_is_not_finite_says_so(made_run: Ma
 def test_halted(made_run: MakeRun) -> None:
     run = made_run([logged(step, step, 4.0) for step in range(1, 11)], ledger=[("halt", REWIND)])
     assert state_of(run) == ("halted", "at step 8 of 12")
+    assert state_of(run._replace(is_at_work=True)) == ("under way", "at step 8 of 12")
+    assert state_of(run._replace(summary=CLOSING)) == ("finished", "all 8 steps")
 
 
 def test_where_a_run_came_from(healed: RunFiles) -> None:

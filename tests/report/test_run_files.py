@@ -1,9 +1,12 @@
 """What is read from a run's folder, whatever state the run is in."""
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
 
+from mulligan.files import exclusive
 from mulligan.report.metrics import Column
 from mulligan.report.run_files import RunFiles, json_lines
 from tests.report.conftest import CLOSING, REWIND, MakeRun, logged
@@ -57,6 +60,21 @@ def test_halted_until_it_goes_on(made_run: MakeRun) -> None:
     run = made_run(rows, ledger=[("halt", REWIND)])
     assert (run.is_halted, run.step, run.num_attempts) == (True, 8, 11)
     assert not made_run(rows, [logged(12, 9, 4.0)]).is_halted
+
+
+def test_whether_a_run_is_at_work_is_no_error_where_it_cannot_be_told(
+    made_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_run()
+    with exclusive(tmp_path / "made/.lock"):
+        assert made_run().is_at_work
+    assert not made_run().is_at_work
+
+    def without_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    assert not made_run().is_at_work
 
 
 def test_json_lines_are_whole(tmp_path: Path) -> None:

@@ -233,12 +233,55 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
 
 
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (("precision=32-true", "precision=bf16-mixed"), "precision is bf16-mixed on rank 1 and 32-true on rank 0"),
+        (("name=here", "name=there"), "the step of the newest checkpoint is None on rank 1 and 4 on rank 0"),
+    ],
+    ids=["another processor", "a folder of its own"],
+)
+def test_ranks_that_do_not_agree_say_so(
+    own: tuple[str, str], says: str, tiny: tuple[str, ...], mulligan: Cli, tmp_path: Path
+) -> None:
+    """Both in one line, and nothing waits for a collective that the other is not in."""
+    (tmp_path / "runs").mkdir()
+    if own[0] == "name=here":
+        assert mulligan("train", *tiny, "name=here", "max_steps=4").returncode == 0
+    port = free_port()
+    keys = ("trainer=cpu_ddp", "max_steps=8", "schedule=constant", "accept_changes=true")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mulligan", "train", *tiny, *keys, own[rank]], cwd=tmp_path, text=True,
+            stderr=subprocess.PIPE, env=environment() | {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "by hand",
+            },
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=100)[1] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [2, 2], said
+    for text in said:
+        (line,) = lines_of(text)
+        assert says in line
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 def test_a_rank_that_never_comes_is_one_line(
     mulligan: Cli, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port)), ("NODE_RANK", "0")):
         monkeypatch.setenv(name, value)
     keys = ("trainer=cpu_ddp", "trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy.timeout_seconds=2.0")

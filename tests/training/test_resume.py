@@ -129,19 +129,20 @@ def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "number", "end"),
+    ("more", "number", "end"),
     [
-        ("cpu", signal.SIGTERM, os.kill),
-        ("cpu", signal.SIGINT, os.kill),
-        ("cpu_ddp", signal.SIGTERM, os.kill),
-        pytest.param("cpu_ddp", signal.SIGTERM, os.killpg, marks=pytest.mark.slow),
+        ("trainer=cpu", signal.SIGTERM, os.kill),
+        ("trainer=cpu", signal.SIGINT, os.kill),
+        ("trainer=cpu_ddp", signal.SIGTERM, os.kill),
+        ("data.loader_workers=2", signal.SIGTERM, os.killpg),
+        pytest.param("trainer=cpu_ddp", signal.SIGTERM, os.killpg, marks=pytest.mark.slow),
     ],
-    ids=["one process", "Ctrl-C", "rank 0 of two", "both ranks"],
+    ids=["one process", "Ctrl-C", "rank 0 of two", "loader workers too", "both ranks"],
 )
 def test_sigterm_and_ctrl_c_save_and_say_so_in_the_exit_code(
-    tiny: tuple[str, ...], tmp_path: Path, trainer: str, number: signal.Signals, end: Callable[[int, int], None]
+    tiny: tuple[str, ...], tmp_path: Path, more: str, number: signal.Signals, end: Callable[[int, int], None]
 ) -> None:
-    options = (*tiny, f"trainer={trainer}", "max_steps=60", "checkpoint.every_n_steps=1000", "micro_batch=1")
+    options = (*tiny, more, "max_steps=60", "checkpoint.every_n_steps=1000", "micro_batch=1")
     command = [sys.executable, "-m", "mulligan", "train", *options]
     process = start(command, tmp_path)
     wait_for_step(process, 5)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, 
     for name, way in (("place", "in_place"), ("refit", "refit")):
         run = make_run(*WATCHED, *options, f"name={name}", f"stability.way={way}")
         sure_at(run, onset=9, step=10)
-        module = run.train(silent, silent)
+        begun: list[str] = []
+        module = run.train(silent, silent, partial(begun.append, name))
+        assert begun == [name], "what fits again has not been started again"
         assert (run.trainer.global_step, module.attempt) == (14, 14 + 11 - 6)
         (entry,) = Ledger(Path(f"runs/{name}/ledger.jsonl")).entries
         assert (entry["onset"], entry["step"], entry["target"], entry["skip"]) == (9, 11, 6, [24, 48])

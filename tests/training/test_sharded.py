@@ -1,5 +1,6 @@
 """Parts of sharded tensors come back onto any number of ranks to the bit."""
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mulligan.files import write_json
 from mulligan.model.parts import offsets_of
+from mulligan.training import sharded
 from mulligan.training.sharded import Part, collect, read_into, write_parts
 
 WHOLE = {
@@ -83,6 +85,22 @@ def test_a_file_that_holds_something_else_is_named(tmp_path: Path) -> None:
     written_by(2, tmp_path)
     with pytest.raises(ValueError, match=f"{tmp_path} is no checkpoint"):
         read_into(tmp_path, {"another": torch.zeros(6)})
+
+
+def test_a_rank_that_cannot_leave_its_word_leaves_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may fill behind the part, and make room again."""
+    write = iter([OSError(errno.ENOSPC, "No space left on device"), None])
+
+    def full_once(path: Path, content: object) -> None:
+        if error := next(write):
+            raise error
+        write_json(path, content)
+
+    monkeypatch.setattr(sharded, "write_json", full_once)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_parts(tmp_path, 1, {"bias": Part(torch.zeros(6), [0])})
+    with pytest.raises(OSError, match="No space left on device"):
+        collect(tmp_path, 2, until=time.monotonic)
 
 
 def test_what_fails_on_another_rank_is_said_on_the_first(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Export:
 
 def work(config: DictConfig) -> None:
     export: Export = build(plain(config))
-    shape: ModelConfig = build(export.run.recorded["model"])
+    shape: ModelConfig = export.run.model_config
     state = load_unsharded(export.checkpoint.path, mmap=True)
     {"weights": _as_weights, "hf": _for_hugging_face}[export.format](export, shape, state)
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mulligan.cli.compose import CONF
+from mulligan.cli.compose import CONF, build
 from mulligan.files import atomic_write
+from mulligan.model.config import ModelConfig
+from mulligan.model.weights import empty_weights
 
 # Keys that leave the run's numbers alone.
 NEUTRAL = (
@@ -34,28 +36,17 @@ NEUTRAL = (
     "validation_samples",
 )
 FREE = (*NEUTRAL, "deterministic", "micro_batch", "trainer")  # or change them by rounding only
-# What a run cannot change even when told: its next samples follow from the step and these, or weights would not fit.
+# What a run cannot change even when told: its next samples follow from the step and these.
 BOUND = (
     "data.weights",
     "global_batch_samples",
     "global_batch_tokens",
     "initial_weights",
-    "model.bias",
-    "model.feedforward",
-    "model.feedforward_width",
-    "model.norm",
-    "model.num_heads",
-    "model.num_key_value_heads",
-    "model.num_layers",
-    "model.positions",
-    "model.qk_norm",
-    "model.tied_embeddings",
-    "model.vocab_size",
-    "model.width",
     "seed",
     "sequence_length",
 )
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
+MODEL = f"{ModelConfig.__module__}.{ModelConfig.__qualname__}"
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -71,6 +62,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} is not whole; restore it, or begin a run of another name")
     return {str(key): node for key, node in content.items()}
+
+
+def recorded_model(recorded: dict[str, Any], folder: Path) -> ModelConfig:
+    """The model of the run in ``folder``, which may be somebody else's: nothing but a model is made of what it says."""
+    node = recorded.get("model")
+    if not isinstance(node, dict) or node.get("_target_") != MODEL:
+        raise ValueError(f"{folder}/config.yaml is not that of a run, its model has no _target_={MODEL}")
+    model = build(node)
+    assert isinstance(model, ModelConfig)
+    return model
 
 
 def read_earlier_records(folder: Path) -> dict[int, dict[str, Any]]:
@@ -131,9 +132,11 @@ def different_keys(
     ]
 
 
-def bound_differences(changes: list[str]) -> list[str]:
-    """Those of the differences that no ``accept_changes`` allows."""
-    return [change for change in changes if _is_one_of(change.split(":")[0], BOUND)]
+def bound_differences(changes: list[str], *, before: ModelConfig, now: ModelConfig) -> list[str]:
+    """Those of the differences that no ``accept_changes`` allows; the model's too where its weights would not fit."""
+    shapes = [{name: weight.shape for name, weight in empty_weights(one).items()} for one in (before, now)]
+    bound = BOUND if shapes[0] == shapes[1] else (*BOUND, "model")
+    return [change for change in changes if _is_one_of(change.split(":")[0], bound)]
 
 
 def _same(one: Any, other: Any) -> bool:

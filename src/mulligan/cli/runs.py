@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.table import Table
 
@@ -21,6 +20,9 @@ from mulligan.report.headline import number, speed_of, state_of, yardsticks
 from mulligan.report.run_files import RunFiles
 
 NAMING = ("name=", "folder=")  # overrides that say no more than the first column
+OF_A_RUN = ("checkpoints", "metrics", "wandb")  # in its folder: no run lies below them
+WRITTEN = ("provenance.jsonl", "ledger.jsonl", "summary.json", "samples.jsonl", "checkpoints")
+UNFOLDED = 10_000  # columns where there is no terminal: a line for each run, as other programs want it
 
 
 class Runs:
@@ -34,7 +36,7 @@ class Runs:
         for folder in folders:
             if not Path(folder).is_dir():
                 raise ValueError(f"folders={folders}: {folder} is no folder; give one that holds runs, such as runs")
-        self.runs = sorted({path for folder in folders for path in runs_below(Path(folder))})
+        self.runs = sorted({path.resolve(): path for folder in folders for path in runs_below(Path(folder))}.values())
         if not self.runs:
             raise ValueError(f"folders={folders}: no run is there (no config.yaml with a provenance.jsonl beside it)")
         self.sort_by, self.output = sort_by, output_path(output)
@@ -58,9 +60,16 @@ class Line(NamedTuple):
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """The folders of runs in ``folder``, itself one of them perhaps: training had begun there."""
-    for parent, _, names in os.walk(folder):
+    """The folders of runs in ``folder``, itself one of them perhaps: training had begun there. Links are followed."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(place)
         if {"config.yaml", "provenance.jsonl"} <= set(names):
+            folders[:] = [name for name in folders if name not in OF_A_RUN]
             yield Path(parent)
 
 
@@ -83,15 +92,14 @@ def in_order(lines: Sequence[Line], sort_by: str) -> list[Line]:
 def line_of(folder: Path) -> Line:
     try:
         return _line_of(folder, SavedRun(folder).files())
-    except (OSError, ValueError, HydraException) as error:  # one that is broken hides no other
-        return Line(str(folder), "unreadable", trouble=" ".join(str(error).split()))
     except KeyError as error:
         return Line(str(folder), "unreadable", trouble=f"its files have no {error}")
+    except Exception as error:  # one that is broken, in whatever way, hides no other
+        return Line(str(folder), "unreadable", trouble=" ".join(str(error).split()))
 
 
 def _line_of(folder: Path, run: RunFiles) -> Line:
     bits = yardsticks(run)
-    losses = run.kept("cross_entropy").values if "cross_entropy" in run.metrics else []
     return Line(
         folder=str(folder),
         state=state_of(run)[0],
@@ -99,32 +107,34 @@ def _line_of(folder: Path, run: RunFiles) -> Line:
         num_steps=run.planned.num_steps,
         given_up=run.ledger.lost_steps,
         interventions=len(run.ledger.entries),
-        cross_entropy=losses[-1] if losses else None,
+        cross_entropy=run.newest_kept("cross_entropy"),
         held_out=bits[0].bits_per_byte if bits else None,
         tokens_per_second=speed_of(run),
         written=_written(folder),
         overrides=tuple(run.provenance[-1]["overrides"]) if run.provenance else None,
+        trouble=run.unreadable or "",
     )
 
 
 def _written(folder: Path) -> str:
-    """When a file of the run was last written to."""
+    """When the run last wrote to its folder, which a report of it does as well."""
     times = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # removed since by the run that is at work
-                times.append(Path(parent, name).stat().st_mtime)
+    for path in (*map(folder.joinpath, WRITTEN), *folder.rglob("version_*/metrics.csv")):
+        with suppress(OSError):  # not every run has each
+            times.append(path.stat().st_mtime)
     return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def show(lines: Sequence[Line]) -> None:
-    table = Table(box=None, pad_edge=False)
+    console, table = make_console(), Table(box=None, pad_edge=False)
+    if not console.is_terminal:
+        console.width = UNFOLDED
     for name in ("run", "state"):
         table.add_column(name, overflow="fold")
     for name in ("step", "given up", "interventions", "loss", "held-out bits/byte", "tokens/s"):
-        table.add_column(name, justify="right")
-    table.add_column("last written, UTC")
-    table.add_column("set apart by", overflow="fold")
+        table.add_column(name, overflow="fold", justify="right")
+    for name in ("last written, UTC", "set apart by"):
+        table.add_column(name, overflow="fold")
     for line, apart in zip(lines, set_apart([line.overrides for line in lines]), strict=True):
         table.add_row(
             line.folder,
@@ -138,7 +148,7 @@ def show(lines: Sequence[Line]) -> None:
             line.written or "-",
             line.trouble or " ".join(apart),
         )
-    make_console().print(table)
+    console.print(table)
 
 
 def set_apart(overrides: Sequence[Sequence[str] | None]) -> list[list[str]]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from mulligan.cli.compose import build
-from mulligan.cli.record import checkpoints_of, read_record
+from mulligan.cli.record import checkpoints_of, read_record, recorded_model
 from mulligan.data.join import verify
 from mulligan.data.order import order_of
 from mulligan.data.sequencer import Sequencer
@@ -55,6 +54,10 @@ class SavedRun:
         self.sequence_length: int = recorded["sequence_length"]
         self.autocast_dtype = AUTOCAST_DTYPES.get(recorded["precision"])
         self.checkpoints = checkpoints_of(folder, recorded)
+
+    @cached_property
+    def model_config(self) -> ModelConfig:
+        return recorded_model(self.recorded, self.folder)
 
     def check_ledger(self) -> None:
         """Raise ValueError where a checkpoint was written under more lines than are left."""
@@ -105,12 +108,11 @@ class SavedRun:
 
     def model(self, checkpoint: Checkpoint | None = None) -> Transformer:
         """The weights of a checkpoint, the newest by default, on a GPU where there is one."""
-        config: ModelConfig = build(self.recorded["model"])
         path = (checkpoint or self.newest).path
         state = load_checkpoint(path, with_optimizer=False)
         self.check_data(state, path)
         return model_with_weights(
-            config, model_part(state["state_dict"]), "cuda" if torch.cuda.is_available() else "cpu"
+            self.model_config, model_part(state["state_dict"]), "cuda" if torch.cuda.is_available() else "cpu"
         )
 
     def lazy_weights(self, checkpoint: Checkpoint, state: dict[str, Any]) -> LazyTensors:
@@ -118,7 +120,7 @@ class SavedRun:
         what was read of it.
         """
         weights = lazy_weights(checkpoint.path, state)
-        wanted = empty_weights(build(self.recorded["model"]))
+        wanted = empty_weights(self.model_config)
         for name, weight in wanted.items():
             if name not in weights or weights.layout[name].shape != weight.shape:
                 raise ValueError(
@@ -153,9 +155,9 @@ class SavedRun:
 
     def files(self) -> RunFiles:
         """What the files in its folder say of how it went."""
-        model: ModelConfig = build(self.recorded["model"])
-        sizes = sizes_of(num_parameters=model.num_parameters, **{key: self.recorded[key] for key in SIZES})
-        planned = Planned(sizes.num_steps, sizes.global_batch, self.sequence_length, model.num_parameters)
+        num_parameters = self.model_config.num_parameters
+        sizes = sizes_of(num_parameters=num_parameters, **{key: self.recorded[key] for key in SIZES})
+        planned = Planned(sizes.num_steps, sizes.global_batch, self.sequence_length, num_parameters)
         kept = on_lineage(self.checkpoints, self.ledger)
         return read_run(self.folder, planned, self.ledger, newest_checkpoint=kept[-1].step if kept else 0)
 

@@ -1,6 +1,7 @@
 """A job of a sweep runs in a process of its own: no rank, environment or open file of it reaches the next one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ class Sweep:
     def run_job(self, config: DictConfig) -> None:
         """Run the job at hand as a user would by ``mulligan VERB key=value ...``; raise ``JobFailed``."""
         if self.verb == "train":
-            self.folders.append(config.folder)
+            self.folders.append(str(config.folder))
         overrides = [str(override) for override in HydraConfig.get().overrides.task]
         exit_code = _run([sys.executable, "-m", "mulligan", self.verb, *_config_dir(), *overrides, *_number()])
         if exit_code in STOPPED and not self.is_elsewhere:
@@ -53,9 +54,9 @@ class Sweep:
 
     def show_runs(self) -> None:
         """A table of all that were trained, the best first."""
-        begun = [folder for folder in dict.fromkeys(self.folders) if (Path(folder) / "provenance.jsonl").is_file()]
+        begun = [folder for folder in dict.fromkeys(self.folders) if _has_begun(folder)]
         if len(begun) > 1:
-            listed = ",".join("'" + folder.replace("'", r"\'") + "'" for folder in begun)
+            listed = ",".join(_quoted(folder) for folder in begun)
             print(flush=True)
             _run([sys.executable, "-m", "mulligan", "runs", f"folders=[{listed}]", "sort_by=held_out"])
 
@@ -65,8 +66,20 @@ class Sweep:
         return " ".join([one for one in overrides if one.lstrip("+").split("=")[0] in swept] or overrides)
 
 
+def _has_begun(folder: str) -> bool:
+    try:
+        return Path(folder, "provenance.jsonl").is_file()
+    except OSError:  # a name that is too long, or of somebody else's
+        return False
+
+
 def is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _quoted(text: str) -> str:
+    """As Hydra reads it: backslashes stand for themselves, but before a quote."""
+    return "'" + re.sub(r"\\+(?='|\Z)", r"\g<0>\g<0>", text).replace("'", r"\'") + "'"
 
 
 def _number() -> list[str]:

@@ -4,6 +4,7 @@ import logging
 import signal
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +20,7 @@ from mulligan.cli.record import (
     differences,
     keep_record,
     read_record,
+    recorded_model,
     write_record,
 )
 from mulligan.cli.train_tables import print_closing, print_opening
@@ -30,6 +32,8 @@ from mulligan.training.run import TrainingRun
 
 # Loader workers hold the lock with their parent, and notice its death after five seconds.
 WORKERS_OUTLIVE_SECONDS = 7.0
+# Of a host that is lost NFS keeps the locks for a lease, 90 s by default, and its run may be started again elsewhere.
+HOST_OUTLIVES_SECONDS = 180.0
 
 
 def work(config: DictConfig) -> None:
@@ -49,11 +53,13 @@ def work(config: DictConfig) -> None:
     run: TrainingRun = build(content)
     content |= {"precision": run.precision, "compile": run.compile}
     changes = differences(recorded, content) if recorded is not None else []
-    if bound_differences(changes):
-        raise ValueError(
-            f"{folder} cannot go on from other weights, as another model or with another order of data; begin a run "
-            f"of another name. Different: {'; '.join(bound_differences(changes))}"
-        )
+    if recorded is not None and changes:
+        bound = bound_differences(changes, before=recorded_model(recorded, folder), now=run.model)
+        if bound:
+            raise ValueError(
+                f"{folder} cannot go on from other weights, as another model or with another order of data; begin a "
+                f"run of another name. Different: {'; '.join(bound)}"
+            )
     if changes and not run.accept_changes:
         raise ValueError(
             f"{folder} was begun with another config; set accept_changes=true or another name. "
@@ -73,7 +79,9 @@ def work(config: DictConfig) -> None:
 
     with ExitStack() as stack:
         if speaks:
-            stack.enter_context(exclusive(folder / ".lock", patience_seconds=WORKERS_OUTLIVE_SECONDS))
+            patience = HOST_OUTLIVES_SECONDS if run.trainer.num_nodes > 1 else WORKERS_OUTLIVE_SECONDS
+            waiting = partial(print, f"{folder} is in use by another process, waiting up to {patience:g} s", flush=True)
+            stack.enter_context(exclusive(folder / ".lock", patience_seconds=patience, waiting=waiting))
             print_opening(run)
             if changes:
                 print(f"accept_changes=true goes on with another config: {'; '.join(changes)}", flush=True)

@@ -20,7 +20,7 @@ _SENTENCE_CHARACTERS = 800  # SentencePiece learns a text by sentences
 _WORD = re.compile(r" *[^\W\d_]+|\d|\t| *(?:[^\w \t]|_)+| +")
 _CACHED_WORDS = 2**19  # 100 to 200 MB
 _PROBE = " a  b\n\n\u2460 c"  # what SentencePiece's own defaults would change
-_CHARACTER_COVERAGE = 0.9999  # the rest of the sample's characters are not to take the place of words
+CHARACTER_COVERAGE = 0.9999  # the rest of the sample's characters are not to take the place of words
 _TRAINER_THREADS = 8  # the model file records the number, so it must not follow the machine
 _BEGIN, _END = 1, 2
 
@@ -89,7 +89,7 @@ def train_sentencepiece(
         "allow_whitespace_only_pieces": True,
         "split_digits": True,
         "user_defined_symbols": [_SEPARATOR],
-        "character_coverage": character_coverage or _CHARACTER_COVERAGE,
+        "character_coverage": character_coverage or CHARACTER_COVERAGE,
         "max_sentence_length": 2**20,
         "minloglevel": 2,
     }

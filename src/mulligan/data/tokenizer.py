@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mulligan.data.json_tokenizer import JsonTokenizer
-from mulligan.data.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
+from mulligan.data.sentencepiece_tokenizer import CHARACTER_COVERAGE, SentencePieceTokenizer, train_sentencepiece
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import sha256_file
 
@@ -64,7 +64,7 @@ class TokenizerRecipe:
         if character_coverage is not None and not 0.98 <= character_coverage <= 1.0:
             raise ValueError(f"tokenizer.character_coverage={character_coverage} must be in [0.98, 1], or null")
         self.sample_bytes, self.seed, self.model_file = sample_bytes, seed, model_file
-        self.character_coverage = character_coverage
+        self.character_coverage = None if character_coverage == CHARACTER_COVERAGE else character_coverage
         self.model_sha256 = None if model_file is None else sha256_file(Path(model_file))
 
     @property

@@ -18,9 +18,12 @@ class LambadaSuite:
             raise ValueError(f"limit={limit} must be at least 1, or null for all passages")
         self.passages = Passages(path=path, split="test", revision=revision, limit=limit)
 
+    def read(self) -> list[str]:
+        return self.passages.read()
+
     def __call__(self, subject: Subject) -> dict[str, Score]:
         pairs = []
-        for number, passage in enumerate(self.passages.read(), 1):
+        for number, passage in enumerate(self.read(), 1):
             try:
                 pairs.append(last_word(subject.tokenizer, passage))
             except ValueError as error:

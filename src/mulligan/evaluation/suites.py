@@ -39,6 +39,15 @@ class Suite(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsText(Protocol):
+    """A suite whose text comes from elsewhere."""
+
+    def read(self) -> object:
+        """Bring it, once. Raises ValueError where it cannot be had."""
+        ...
+
+
 def mean_score(values: Sequence[float]) -> Score:
     """The mean of independent values, and its standard error."""
     count = len(values)

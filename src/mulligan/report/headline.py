@@ -23,11 +23,11 @@ class Yardstick(NamedTuple):
 def state_of(run: RunFiles) -> tuple[str, str]:
     """A word for a label, and where the run stands."""
     at = f"at step {run.step:,} of {run.planned.num_steps:,}"
-    if run.is_halted:
-        return "halted", at
     if run.is_finished:
         return "finished", f"all {run.step:,} steps"
-    return ("under way" if run.is_at_work else "stopped"), at
+    if run.is_at_work:
+        return "under way", at
+    return ("halted" if run.is_halted else "stopped"), at
 
 
 def origin_of(run: RunFiles) -> str:
@@ -60,8 +60,8 @@ def tiles(run: RunFiles) -> list[Tile]:
 
 
 def yardsticks(run: RunFiles) -> list[Yardstick]:
-    """Held-out bits per byte beside gzip and xz; of a run that has not ended its last validation alone."""
-    found: dict[str, float | None] = {"last validation": _last(run, "val_bits_per_byte")}
+    """Held-out bits per byte beside gzip and xz; of a run that has not ended its last kept validation alone."""
+    found: dict[str, float | None] = {"last validation": run.newest_kept("val_bits_per_byte")}
     if run.is_finished:
         keys = {"this model": "val_bits_per_byte", "xz -9e": "xz_bits_per_byte", "gzip -9": "gzip_bits_per_byte"}
         found = {name: _closing(run, key) for name, key in keys.items()}
@@ -73,11 +73,11 @@ def evaluation_nats(run: RunFiles) -> float | None:
     """The held-out cross-entropy in nats a token: of the closing evaluation, else of the last validation."""
     if run.is_finished:
         return _closing(run, "val_bits_per_token") * math.log(2.0)
-    return _last(run, "val_cross_entropy")
+    return run.newest_kept("val_cross_entropy")
 
 
 def perplexity_of(run: RunFiles) -> float | None:
-    return _closing(run, "val_perplexity") if run.is_finished else _last(run, "val_perplexity")
+    return _closing(run, "val_perplexity") if run.is_finished else run.newest_kept("val_perplexity")
 
 
 def speed_of(run: RunFiles) -> float | None:

@@ -24,7 +24,7 @@ class Planned(NamedTuple):
 
 
 class RunFiles(NamedTuple):
-    """``without_curves`` says why there are no metrics, None where there are. ``step`` is the present one, and
+    """``unreadable`` says why no metrics could be read, where there are some. ``step`` is the present one, and
     ``is_at_work`` whether a process holds the run.
     """
 
@@ -32,12 +32,21 @@ class RunFiles(NamedTuple):
     planned: Planned
     ledger: Ledger
     metrics: dict[str, Column]
-    without_curves: str | None
+    unreadable: str | None
     summary: dict[str, Any]
     provenance: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     step: int
     is_at_work: bool
+
+    @property
+    def without_curves(self) -> str | None:
+        """Why there is nothing to draw, None where there is."""
+        if self.unreadable is not None:
+            return f"The metrics cannot be read: {self.unreadable}"
+        if "cross_entropy" not in self.metrics:
+            return "There are no curves: this run has no CSV logger's metrics (logger=csv), or none yet."
+        return None
 
     @property
     def num_attempts(self) -> int:
@@ -57,6 +66,11 @@ class RunFiles(NamedTuple):
         attempts = self.metrics["attempt"].last if self.metrics else 0
         return bool(entries) and entries[-1]["kind"] == "halt" and attempts <= entries[-1]["attempt"]
 
+    def newest_kept(self, name: str) -> float | None:
+        """The last value of a column that no rewind gave up, None where there is no such."""
+        values = self.kept(name).values if name in self.metrics else []
+        return values[-1] if values else None
+
     def kept(self, name: str, *, per_step: int = 1) -> Column:
         """A column by the steps that were kept, or by ``per_step`` times these: tokens, say."""
         value_of, lost = dict(zip(*self.metrics[name], strict=True)), 0
@@ -74,14 +88,13 @@ class RunFiles(NamedTuple):
 
 def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoint: int) -> RunFiles:
     """Raises ValueError, naming file and line, where JSON is not whole; metrics that cannot be read are left out."""
-    metrics, without = {}, None
+    is_at_work = is_exclusive(folder / ".lock")  # asked first: a run that ends meanwhile has its summary
+    metrics, unreadable = {}, None
     if any(folder.rglob("version_*/metrics.csv")):
         try:
             metrics = read_metrics(folder)
         except ValueError as error:  # a line that a kill cut off, say
-            without = f"The metrics cannot be read: {error}"
-    if "cross_entropy" not in metrics and without is None:
-        without = "There are no curves: this run has no CSV logger's metrics (logger=csv), or none yet."
+            unreadable = str(error)
     summary = read_json(folder / "summary.json", "step") if (folder / "summary.json").is_file() else {}
     steps = [newest_checkpoint, summary.get("step", 0)]
     if "step" in metrics:
@@ -91,12 +104,12 @@ def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoin
         planned=planned,
         ledger=ledger,
         metrics=metrics,
-        without_curves=without,
+        unreadable=unreadable,
         summary=summary,
         provenance=json_lines(folder / "provenance.jsonl"),
         samples=json_lines(folder / "samples.jsonl"),
         step=max(steps),
-        is_at_work=is_exclusive(folder / ".lock"),
+        is_at_work=is_at_work,
     )
 
 

@@ -18,7 +18,8 @@ def stretches(entries: Sequence[dict[str, Any]], last: int) -> Iterator[Stretch]
     for entry in entries:
         if "target" in entry:
             for attempt in range(entry["attempt"] - (entry["step"] - entry["target"]) + 1, entry["attempt"] + 1):
-                given_up[min(attempt, last)] = True
+                if attempt <= last:
+                    given_up[attempt] = True
     start = 0
     for attempt in range(1, last + 1):
         if attempt == last or given_up[attempt + 1] != given_up[attempt]:

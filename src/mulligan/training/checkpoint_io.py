@@ -26,6 +26,7 @@ from mulligan.training.sharded import Part, collect, write_parts, written
 from mulligan.training.state_tree import leaves, mapped
 
 PATIENCE_SECONDS = 1800.0  # for the other ranks' parts, which their own disks may keep from being ready
+BLOCKED_SECONDS = 300.0  # for them while training waits, which the other ranks give up after 600
 MOMENT_SECONDS = 5.0  # for them after an error: they were begun at the same step as this rank's
 
 
@@ -47,12 +48,12 @@ class AtomicCheckpointIO(CheckpointIO):
         self.lend: Callable[[], Lent | None] = lambda: None  # a copy that memory has already: no other one is made
         self._buffers: dict[str, Tensor] = {}  # for what no snapshot has, used again by every save
         self._others_until = math.inf
+        self.chosen: Path | None = None  # the checkpoint to load that rank 0 has found whole
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Return when the state is copied, or is being copied: ``copies.wait`` before it changes."""
         path, options = Path(path), storage_options or {}
-        self.background.wait()  # it writes from the buffers
-        self._others_until = math.inf
+        self.wait()  # it writes from the buffers
         tensors = {name: leaf for name, leaf in leaves(checkpoint) if isinstance(leaf, Tensor)}
         sharded = {name: leaf for name, leaf in tensors.items() if isinstance(leaf, DTensor)}
         mine = {name: leaf for name, leaf in sharded.items() if is_first_copy(leaf)}
@@ -83,19 +84,29 @@ class AtomicCheckpointIO(CheckpointIO):
         return {name: self._buffers[name] if name in missing else at[places[name]] for name in tensors}
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Every rank loads what rank 0 names."""
-        return load_checkpoint(Path(broadcast(path)))
+        return load_checkpoint(self.chosen_for_all(path))
+
+    def chosen_for_all(self, path: Any) -> Path:
+        """What rank 0 has chosen to load, on every rank; ``path`` where it has chosen nothing."""
+        return Path(broadcast(self.chosen or path))
 
     def remove_checkpoint(self, path: Any) -> None:
         path = Path(path)
         remove(path.with_suffix(".json"))  # first: without it the other does not count
         remove(path)
 
+    def wait(self, seconds: float = BLOCKED_SECONDS) -> None:
+        """Return when all is written, or raise what went wrong; other ranks' parts have ``seconds`` to come."""
+        self._others_until = time.monotonic() + seconds
+        try:
+            self.background.wait()
+        finally:
+            self._others_until = math.inf
+
     def end(self) -> None:
         """After an error: wait for what is being written, but for other ranks, which may be gone, only a moment."""
-        self._others_until = time.monotonic() + MOMENT_SECONDS
         with suppress(Exception):  # the error that is on its way came first
-            self.background.wait()
+            self.wait(MOMENT_SECONDS)
 
     def _write(
         self,

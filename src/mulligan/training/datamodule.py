@@ -1,5 +1,6 @@
 """The LightningDataModule: prepared data on rank 0, then the rank's own loaders."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from mulligan.data.prepare import DataRecipe, Report, Say
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.distributed import data_parallel
+from mulligan.files import read_json
 from mulligan.stability.ledger import Ledger
+from mulligan.training.agreement import check_agreement
 
 
 class ShardsDataModule(LightningDataModule):
@@ -30,18 +33,28 @@ class ShardsDataModule(LightningDataModule):
         ledger: Ledger,
         report: Report,
         say: Say,
+        also_on_rank_zero: Callable[[], None],
+        decided: dict[str, Any],
     ) -> None:
+        """``also_on_rank_zero`` is called when the data is prepared, while other ranks wait. ``decided`` is what every
+        rank must have come to alike, besides the data.
+        """
         super().__init__()
         self.prepare_data_per_node = False  # hosts share their storage; one of them prepares
         self.recipe, self.sequence_length, self.seed, self.ledger = recipe, sequence_length, seed, ledger
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.validation_samples, self.report, self.say = validation_samples, report, say
         self.tensor_parallel_size = tensor_parallel_size
+        self.also_on_rank_zero, self.decided = also_on_rank_zero, decided
 
     def prepare_data(self) -> None:
         self.recipe.prepare(self.report, self.say)
+        self.also_on_rank_zero()
 
     def setup(self, stage: str) -> None:
+        manifest = self.recipe.folder / "manifest.json"
+        seen = read_json(manifest, "fingerprint")["fingerprint"] if manifest.is_file() else None
+        check_agreement(self.decided | {f"the fingerprint in {manifest}": seen})
         self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
         self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
         self.tokenizer = tokenizer_in(self.recipe.folder)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lightning.fabric.plugins.environments import LightningEnvironment
@@ -13,6 +14,8 @@ from mulligan.files import write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.stability import Refit
+from mulligan.training.callbacks.standstill import Standstill
+from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
@@ -89,18 +92,23 @@ class TrainingRun(RunSettings):
                 for logger in event_loggers(self.trainer.loggers):
                     logger.note_data(self.data.folder, module.data_fingerprint())
 
-        self.callbacks.append(LambdaCallback(on_train_start=record))
+        warmup_steps = self.schedule.warmup_steps(self.num_steps)
+        # Before the guard, which may save the start: nothing goes on from a checkpoint without its run's config.
+        self.callbacks.insert(0, start := LambdaCallback(on_train_start=record))
+        self.callbacks.append(Standstill(metrics=self.metrics, warmup_steps=warmup_steps, say=warn))
         while True:
             try:
                 return self._fit_once(report, warn)
             except Refit:
-                continue
+                if start in self.callbacks:
+                    self.callbacks.remove(start)  # this process has been noted
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
                 sys.exit(0 if self._is_child else self.stop.exit_code)
 
     def _fit_once(self, report: Report, warn: Callable[[str], None]) -> PretrainModule:
         """Fit from the newest whole checkpoint of the present lineage, or the start."""
         ledger = Ledger(self.folder / "ledger.jsonl", writes=self.is_rank_zero)
+        found = newest_whole(self.checkpoint.folder, ledger, lambda text: None, thorough=False)
         datamodule = ShardsDataModule(
             recipe=self.data,
             sequence_length=self.sequence_length,
@@ -112,6 +120,13 @@ class TrainingRun(RunSettings):
             ledger=ledger,
             report=report,
             say=warn,
+            also_on_rank_zero=partial(self._choose_checkpoint, ledger, warn),
+            decided={
+                "precision": self.precision,
+                "compile": self.compile,
+                "the step of the newest checkpoint": found and found.step,
+                "the number of lines in the ledger": len(ledger.lines),
+            },
         )
         module = PretrainModule(
             model=self.model,
@@ -144,10 +159,16 @@ class TrainingRun(RunSettings):
                 fingerprints=lambda: {"config": self.config_hash, "data": datamodule.fingerprint()},
                 say=warn,
             )
-        found = newest_whole(self.checkpoint.folder, ledger, warn, thorough=self.is_rank_zero)
-        if found is not None:
-            where = "all was trained by" if found.step >= self.num_steps else "going on from"
-            warn(f"{where} step {found.step} ({found.path})")
         make_lean(self.trainer, module)
         self.trainer.fit(module, datamodule, ckpt_path=found.path if found else None, weights_only=True)
         return module
+
+    def _choose_checkpoint(self, ledger: Ledger, warn: Callable[[str], None]) -> None:
+        """Read all bytes of the newest checkpoints, while the other ranks wait for however long that takes."""
+        found = newest_whole(self.checkpoint.folder, ledger, warn)
+        checkpoint_io = self.trainer.strategy.checkpoint_io
+        assert isinstance(checkpoint_io, AtomicCheckpointIO)
+        checkpoint_io.chosen = found and found.path
+        if found is not None:
+            where = "all was trained by" if found.step >= self.num_steps else "going on from"
+            warn(f"{where} step {found.step} ({found.path})")

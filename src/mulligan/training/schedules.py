@@ -30,9 +30,13 @@ class Schedule:
             )
         self.kind, self.warmup, self.final, self.decay = kind, warmup, final, decay
 
+    def warmup_steps(self, num_steps: int) -> int:
+        """Of a run of ``num_steps``."""
+        return math.ceil(self.warmup * num_steps)
+
     def factor(self, step: int, num_steps: int) -> float:
         """Factor of the peak rate at ``step`` of a run of ``num_steps``."""
-        warmup_steps = math.ceil(self.warmup * num_steps)
+        warmup_steps = self.warmup_steps(num_steps)
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
         if self.kind == "constant":

@@ -43,13 +43,13 @@ def write_parts(folder: Path, rank: int, parts: dict[str, Part]) -> Files:
     tensors = {key: part.tensor for key, part in filled.items()}
     try:
         files = {name: written(folder / name, partial(write_safetensors, tensors=tensors, metadata=metadata))}
+        if rank:
+            write_json(_word_of(folder, rank), {"files": files})
     except OSError as error:
         if rank:
             with suppress(OSError):
                 write_json(_word_of(folder, rank), {"errno": error.errno, "error": error.strerror})
         raise
-    if rank:
-        write_json(_word_of(folder, rank), {"files": files})
     return files
 
 

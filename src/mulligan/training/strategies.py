@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mulligan.distributed import rank
 from mulligan.launcher import STARTER
 from mulligan.model.parts import fill
+from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import load_unsharded
 from mulligan.training.sharded import read_into
 from mulligan.training.started_ranks import StartedRanks
@@ -112,10 +113,9 @@ class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """What is in parts is left empty, for ``load_model_state_dict`` and ``load_optimizer_state_dict`` to fill."""
-        self._loaded_from = Path(self.broadcast(checkpoint_path))
-        if self._loaded_from.is_dir():
-            return load_unsharded(self._loaded_from)
-        return self.checkpoint_io.load_checkpoint(self._loaded_from)
+        assert isinstance(self.checkpoint_io, AtomicCheckpointIO)
+        self._loaded_from = self.checkpoint_io.chosen_for_all(checkpoint_path)
+        return load_unsharded(self._loaded_from)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None

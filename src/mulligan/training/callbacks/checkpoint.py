@@ -106,7 +106,7 @@ class SaveCheckpoints(Callback):
 
     def wait(self, trainer: Trainer) -> None:
         """Return on every rank when all that was saved is on disk."""
-        _io(trainer).background.wait()
+        _io(trainer).wait()
         trainer.strategy.barrier()
 
     def _tell(self, trainer: Trainer, step: int) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mulligan.evaluation.generation import Completion, complete
 from mulligan.evaluation.sampler import Sampler
-from mulligan.evaluation.suites import Subject, Suite
+from mulligan.evaluation.suites import ReadsText, Subject, Suite
 from mulligan.files import append_line
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.closing import AUTOCAST_DTYPES
@@ -51,6 +51,12 @@ class Evaluations(Callback):
         self.max_new_tokens, self.samples_path, self.metrics = max_new_tokens, samples_path, metrics
         self._step = -1
         self._written: set[tuple[int, int, str]] = set()
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Before anything is trained: later a rank that could not read its text would stop all in mid-run."""
+        for suite in self.suites.values():
+            if isinstance(suite, ReadsText):
+                suite.read()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step

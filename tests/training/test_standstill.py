@@ -1,0 +1,37 @@
+"""A run that learns nothing says so once, whatever keeps it from learning."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from mulligan.training.callbacks import standstill
+from mulligan.training.callbacks.standstill import unigram_entropy
+from tests.training.conftest import MakeRun, silent
+
+SOON = 144  # steps
+
+
+def test_the_entropy_of_frequencies() -> None:
+    tokens = np.random.default_rng(0).zipf(1.5, size=(50, 20)) % 300
+    shares = torch.from_numpy(np.bincount(tokens.ravel()) / tokens.size)
+    assert unigram_entropy(tokens) == pytest.approx(torch.distributions.Categorical(shares).entropy().item())
+    assert unigram_entropy(np.full((3, 4), 7)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [pytest.param("2e-2", False, id="sane"), pytest.param("1e-7", True, id="low"), pytest.param("30", True, id="high")],
+)
+def test_a_rate_that_learns_nothing_is_told_once(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, rate: str, says: bool
+) -> None:
+    monkeypatch.setattr(standstill, "PATIENCE_STEPS", SOON)
+    told: list[str] = []
+    run = make_run(f"optimizer.lr={rate}", "max_steps=200", "log_every_n_steps=5", "stability=none")
+    run.train(silent, told.append)
+    found = [line for line in told if "no lower than" in line]
+    assert len(found) == says
+    for line in found:
+        assert re.match(rf"step 150: .*optimizer\.lr={float(rate):g} too high, or too low\?$", line)
