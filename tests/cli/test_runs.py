@@ -109,7 +109,7 @@ def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPat
     write_record(Path("runs/begun"), content | {"model": content["model"] | {"width": -1}})
     write_record(Path("runs/finished"), {key: node for key, node in content.items() if key != "model"})
     Path("runs/nested/halfway/provenance.jsonl").write_text("none\n")
-    for name, node in (("words", {"sequence_length": "long"}), ("nothing", {"checkpoint": None})):
+    for name, node in (("words", {"max_steps": "eight"}), ("nothing", {"checkpoint": None})):
         write_record(Path("runs", name), content | node)
         Path("runs", name, "provenance.jsonl").touch()
     lines = listed(monkeypatch)

@@ -17,6 +17,7 @@ from mulligan.model.cpu_attention import (
     flash,
     flash_backward,
 )
+from mulligan.model.document_attention import dense_mask
 from tests.model.test_document_attention import begins
 
 CUT_AND_WHOLE_ROWS = [[3, 4], [7], [7], [1, 6]]
@@ -36,6 +37,22 @@ def test_rows_of_one_document_are_one_piece() -> None:
     assert rows_and_places == [(slice(0, 2), whole), *apart, (slice(3, 4), whole)]
 
 
+def test_neighbours_in_a_row_are_one_piece_while_they_are_short() -> None:
+    pieces = _pieces(begins([[1, 2, 4], [1, 6], [2, 2, 2, 1], [7], [3, 4]]), 4)
+    spans = [(at[0].start, at[2].start, at[2].stop) for at in pieces]
+    assert spans == [
+        (0, 0, 3),
+        (0, 3, 7),
+        (1, 0, 1),
+        (1, 1, 7),
+        (2, 0, 4),
+        (2, 4, 7),
+        (3, None, None),
+        (4, 0, 3),
+        (4, 3, 7),
+    ]
+
+
 @pytest.mark.parametrize("begins_BT", [begins(CUT_AND_WHOLE_ROWS), None], ids=["documents", "whole rows"])
 def test_the_operator_keeps_what_it_tells_the_compiler(begins_BT: Tensor | None) -> None:
     q, k, v, _ = (x.requires_grad_() for x in random_inputs(4, 7, (4, 2, 2, 4)))
@@ -52,11 +69,33 @@ def test_products_give_the_gradients_of_float64(num_groups: int, std: float, len
     result = F.scaled_dot_product_attention(*exact, is_causal=True, enable_gqa=True)
     wanted = torch.autograd.grad(result, exact, grad.double())
     out, log_sum = flash(q, k, v, is_causal=True)
-    ours = by_products(grad, q, k, v, out, log_sum)
+    ours = by_products(grad, q, k, v, out, log_sum, torch.ones(length, length).tril())
     flashs = flash_backward(grad, q, k, v, out, log_sum, 0.0, True)
     for one, flashs_one, wanted_one in zip(ours, flashs, wanted, strict=True):
         error, flashs_error = ((x - wanted_one).norm() / wanted_one.norm() for x in (one, flashs_one))
         assert error < max(0.01, 2.0 * flashs_error)
+
+
+@pytest.mark.parametrize("num_groups", [4, 1])
+@pytest.mark.parametrize("std", [1.0, 60.0])
+def test_documents_taken_back_together_give_the_gradients_of_float64(
+    monkeypatch: pytest.MonkeyPatch, num_groups: int, std: float
+) -> None:
+    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", True)
+    rows = [[1, 2, 37, 560], [200, 200, 112, 87, 1], [3, 597], [511, 1, 88], [600]]
+    begins_BT = begins(rows)
+    q, k, v, grad = random_inputs(5, 600, (4, num_groups, num_groups, 4), std=std)
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    result = F.scaled_dot_product_attention(*exact, attn_mask=dense_mask(begins_BT), enable_gqa=True)
+    wanted = torch.autograd.grad(result, exact, grad.double())
+    forward = attend_apart(q, k, v, begins_BT)
+    ours = attend_apart_backward(grad, q, k, v, *forward, begins_BT)
+    monkeypatch.setattr(cpu_attention, "HAS_MATRIX_UNITS", False)
+    flashs = attend_apart_backward(grad, q, k, v, *forward, begins_BT)
+    for one, flashs_one, wanted_one in zip(ours, flashs, wanted, strict=True):
+        for row in range(len(rows)):
+            error, flashs_error = ((x - wanted_one)[row].norm() / wanted_one[row].norm() for x in (one, flashs_one))
+            assert error < max(0.01, 2.0 * flashs_error)
 
 
 @pytest.mark.parametrize("begins_BT", [begins([[100]] * 5), begins([[100], [30, 70], [100], [99, 1], [100]]), None])

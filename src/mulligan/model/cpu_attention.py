@@ -2,7 +2,8 @@
 
 A document is a call of PyTorch's flash attention by itself. In bfloat16 that kernel's backward pass takes three to
 seven times as long as its forward pass. Where the processor has matrix instructions for the type, rows of a few hundred
-positions get their gradients from batched products over all pairs instead, in 0.3 to 0.75 of that time.
+positions get their gradients from batched products over all pairs instead, in 0.3 to 0.75 of that time, and documents
+of so many together get them from one: many small products keep the processor's cores waiting.
 
 Shapes: B batch, T positions, H query heads, G key-value heads, K head width, N = B * H.
 """
@@ -25,8 +26,11 @@ flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 
 def goes_by_products(q_BHTK: Tensor) -> bool:
     """Whether the backward pass of such queries, each row one document, is made of products."""
-    is_fit = HAS_MATRIX_UNITS and q_BHTK.device.type == "cpu" and q_BHTK.dtype == torch.bfloat16
-    return is_fit and SHORTEST <= q_BHTK.shape[2] <= LONGEST
+    return _has_units_for(q_BHTK) and SHORTEST <= q_BHTK.shape[2] <= LONGEST
+
+
+def _has_units_for(x: Tensor) -> bool:
+    return HAS_MATRIX_UNITS and x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 @torch.library.custom_op("mulligan::attend_apart", mutates_args=())
@@ -52,13 +56,16 @@ def attend_apart_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     q_grad, k_grad, v_grad = (_empty(x) for x in (q_BHTK, k_BGTK, v_BGTK))
     inputs = (grad_BHTK, q_BHTK, k_BGTK, v_BGTK, out_BHTK, log_sum_BHT)
-    for at in _pieces(begins_BT):
+    longest = LONGEST if _has_units_for(q_BHTK) else 0
+    for at in _pieces(begins_BT, longest):
         piece = [x[at] for x in inputs]
-        if not goes_by_products(q_BHTK[at]):
+        length = q_BHTK[at].shape[2]
+        if length > longest:
             q_grad[at], k_grad[at], v_grad[at] = flash_backward(*piece, 0.0, True)
             continue
+        sees_TT = _sees(length, None if begins_BT is None else begins_BT[at[0], at[2]][0])
         for *part, q_part, k_part, v_part in _parts((*piece, q_grad[at], k_grad[at], v_grad[at])):
-            q_part[:], k_part[:], v_part[:] = by_products(*part)
+            q_part[:], k_part[:], v_part[:] = by_products(*part, sees_TT)
     return q_grad, k_grad, v_grad
 
 
@@ -74,9 +81,16 @@ def _parts(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def by_products(
-    grad_BHTK: Tensor, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, out_BHTK: Tensor, log_sum_BHT: Tensor
+    grad_BHTK: Tensor,
+    q_BHTK: Tensor,
+    k_BGTK: Tensor,
+    v_BGTK: Tensor,
+    out_BHTK: Tensor,
+    log_sum_BHT: Tensor,
+    sees_TT: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values: Dao et al. 2022, algorithm 4, with all pairs in one block.
+    ``sees_TT`` is 1.0 where a query sees a key, and else 0.0.
 
     The products come rounded to their inputs' type. What a row takes from its scores is therefore made part of the
     product, three columns more, so that the larger a weight, the nearer 0 and the more exact its logarithm.
@@ -86,7 +100,8 @@ def by_products(
     grad_NTK, q_NTK, k_NTK, v_NTK, out_NTK = (x.flatten(0, 1) for x in (grad_BHTK, q_BHTK, k_BHTK, v_BHTK, out_BHTK))
     pull_NT = (grad_NTK.float() * out_NTK).sum(-1)  # the mean of the weights' gradients, by weight
     weights_NTT = (_less(q_NTK, log_sum_BHT.flatten(0, 1) / scale) @ _with_ones(k_NTK).mT).float()
-    weights_NTT = weights_NTT.mul_(scale).exp_().tril_().to(q_NTK.dtype)
+    # What is not seen is 0 before the exponential as well, which takes 20 times as long over minus infinity.
+    weights_NTT = weights_NTT.mul_(sees_TT * scale).exp_().mul_(sees_TT).to(q_NTK.dtype)
     v_grad_NTK = weights_NTT.mT @ grad_NTK
     scores_grad_NTT = weights_NTT.mul_(_less(grad_NTK, pull_NT) @ _with_ones(v_NTK).mT)
     q_grad_NTK = (scores_grad_NTT @ k_NTK).mul_(scale)
@@ -110,8 +125,19 @@ def _with_ones(x_NTK: Tensor) -> Tensor:
     return torch.cat((x_NTK, x_NTK.new_ones(*x_NTK.shape[:-1], 3)), -1)
 
 
-def _pieces(begins_BT: Tensor | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Where each document is in (B, H, T); rows in a row that hold one document each are one piece."""
+def _sees(length: int, begins_T: Tensor | None) -> Tensor:
+    """(T, T): 1.0 where a query sees a key, none behind it and, where documents are told, only those of its own."""
+    sees_TT = torch.ones(length, length).tril_()
+    if begins_T is not None:
+        number_T = begins_T.cumsum(0)
+        sees_TT *= number_T.unsqueeze(1) == number_T
+    return sees_TT
+
+
+def _pieces(begins_BT: Tensor | None, longest: int = 0) -> Iterator[tuple[slice, slice, slice]]:
+    """Where each document is in (B, H, T). Rows in a row that hold one document each are one piece, and so are
+    documents of one row that are together no longer than ``longest``.
+    """
     if begins_BT is None:
         yield slice(None), slice(None), slice(None)
         return
@@ -123,9 +149,21 @@ def _pieces(begins_BT: Tensor | None) -> Iterator[tuple[slice, slice, slice]]:
         if fills_rows:
             yield slice(together[0][0] // length, together[-1][1] // length), slice(None), slice(None)
             continue
-        for begin, end in together:
+        for begin, end in _packed(together, length, longest):
             row, start = divmod(begin, length)
             yield slice(row, row + 1), slice(None), slice(start, start + end - begin)
+
+
+def _packed(spans: list[tuple[int, int]], length: int, longest: int) -> list[tuple[int, int]]:
+    """Neighbours within a row of ``length`` put together up to ``longest``."""
+    packs = spans[:1]
+    for begin, end in spans[1:]:
+        first = packs[-1][0]
+        if end - first <= longest and begin // length == first // length:
+            packs[-1] = first, end
+        else:
+            packs.append((begin, end))
+    return packs
 
 
 def _outputs(q_BHTK: Tensor) -> tuple[Tensor, Tensor]:
