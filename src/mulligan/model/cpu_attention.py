@@ -65,7 +65,7 @@ def attend_apart_backward(
             continue
         sees_TT = _sees(length, None if begins_BT is None else begins_BT[at[0], at[2]][0])
         for *part, q_part, k_part, v_part in _parts((*piece, q_grad[at], k_grad[at], v_grad[at])):
-            q_part[:], k_part[:], v_part[:] = by_products(*part, sees_TT)
+            q_part[:], k_part[:], v_part[:] = by_products(*part, sees_TT=sees_TT)
     return q_grad, k_grad, v_grad
 
 
@@ -87,6 +87,7 @@ def by_products(
     v_BGTK: Tensor,
     out_BHTK: Tensor,
     log_sum_BHT: Tensor,
+    *,
     sees_TT: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values: Dao et al. 2022, algorithm 4, with all pairs in one block.
