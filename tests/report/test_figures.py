@@ -29,8 +29,10 @@ def test_the_loss_has_its_band_its_validation_and_its_gaps() -> None:
     assert labels(figure) == [
         "the detector's band", "held out", "held out, given up", "kept", "given up by a rewind", "not finite"
     ]  # fmt: skip
-    drawn = [list(line.get_xdata()) for line in figure.axes[0].lines if line.get_marker() == "o"]
+    validations = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    drawn = [list(line.get_xdata()) for line in validations]
     assert drawn == [[7, 8], [8, 10], [14]], "no line leads from what was given up to what was kept"
+    assert [line.get_markevery() for line in validations] == [[0, 1], [1], [0]], "8 was kept"
     (marks,) = (line for line in figure.axes[0].lines if line.get_label() == "not finite")
     assert list(marks.get_xdata()) == [5]
     assert figure.axes[0].get_xlim()[1] > 16, "an intervention after the last line of the log is seen"

@@ -237,7 +237,7 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     ("own", "says"),
     [
         (("precision=32-true", "precision=bf16-mixed"), "precision is bf16-mixed on rank 1 and 32-true on rank 0"),
-        (("name=here", "name=there"), "the step of the newest checkpoint is None on rank 1 and 4 on rank 0"),
+        (("name=here", "name=there"), "whether there is a checkpoint is False on rank 1 and True on rank 0"),
     ],
     ids=["another processor", "a folder of its own"],
 )

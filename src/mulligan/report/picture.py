@@ -79,4 +79,6 @@ def draw_stretches(
         ]
         if shown:
             drawn = kept if stretch.is_kept else kept | {"color": GIVEN_UP}
-            axes.plot(*zip(*shown, strict=True), label=unnamed.pop(stretch.is_kept, None), **drawn)
+            own = [place for place, (attempt, _) in enumerate(shown) if attempt > stretch.after]
+            label = unnamed.pop(stretch.is_kept, None)
+            axes.plot(*zip(*shown, strict=True), label=label, markevery=own, **drawn)

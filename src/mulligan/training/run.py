@@ -54,6 +54,8 @@ class TrainingRun(RunSettings):
         state = whole_on_rank_zero(self.trainer.strategy.lightning_module_state_dict())
         if not self.is_rank_zero:
             return None
+        module.model = None  # its part of the weights, with the gradients and the moments: the whole needs the room
+        self.trainer.strategy.optimizers, self.trainer.strategy.lr_scheduler_configs = [], []
         trained = self.metrics.seconds_trained
         return closing_summary(
             self.folder,
@@ -124,7 +126,8 @@ class TrainingRun(RunSettings):
             decided={
                 "precision": self.precision,
                 "compile": self.compile,
-                "the step of the newest checkpoint": found and found.step,
+                # Not which: a network's storage may show the newest to some of them late.
+                "whether there is a checkpoint": found is not None,
                 "the number of lines in the ledger": len(ledger.lines),
             },
         )
