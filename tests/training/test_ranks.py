@@ -237,7 +237,11 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     ("own", "says"),
     [
         (("precision=32-true", "precision=bf16-mixed"), "precision is bf16-mixed on rank 1 and 32-true on rank 0"),
-        (("name=here", "name=there"), "whether there is a checkpoint is False on rank 1 and True on rank 0"),
+        pytest.param(
+            ("name=here", "name=there"),
+            "whether there is a checkpoint is False on rank 1 and True on rank 0",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["another processor", "a folder of its own"],
 )

@@ -22,7 +22,11 @@ def test_the_entropy_of_frequencies() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "says"),
-    [pytest.param("2e-2", False, id="sane"), pytest.param("1e-7", True, id="low"), pytest.param("30", True, id="high")],
+    [
+        pytest.param("2e-2", False, id="sane"),
+        pytest.param("1e-7", True, id="low"),
+        pytest.param("30", True, id="high", marks=pytest.mark.slow),
+    ],
 )
 def test_a_rate_that_learns_nothing_is_told_once(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, rate: str, says: bool
