@@ -121,12 +121,22 @@ def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPat
     assert [said in line["trouble"] for said, line in zip(wanted, lines, strict=True)] == [True] * 6, lines
 
 
-def test_metrics_that_are_torn_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Path("runs/nested/halfway/metrics/version_0/metrics.csv").open("a") as file:
-        file.write("5,3")
+def test_metrics_that_are_torn_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = Path("runs/nested/halfway/metrics/version_0/metrics.csv")
+    whole = metrics.read_text()
+    metrics.write_text(whole + "5,3")
+    (line,) = listed(monkeypatch, "folders=[runs/nested]")
+    assert (line["cross_entropy"], line["trouble"]) == (5.25, ""), "a last line that a kill cut off is no trouble"
+    metrics.write_text(whole + "5,3\n")
+    capsys.readouterr()
     (line,) = listed(monkeypatch, "folders=[runs/nested]")
     assert (line["state"], line["cross_entropy"]) == ("stopped", None)
     assert "metrics.csv:7: 2 cells where the header has 5" in line["trouble"]
+    _, row, reason, _ = capsys.readouterr().out.splitlines()
+    assert row.endswith("optimizer.lr=2e-3")
+    assert reason == f"runs/nested/halfway: {line['trouble']}"
 
 
 def test_links_are_followed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +144,11 @@ def test_links_are_followed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     Path("runs/finished").rename("elsewhere/finished")
     Path("runs/finished").symlink_to(folder / "elsewhere/finished")
     Path("runs/nested/halfway/back").symlink_to(folder / "runs")
+    Path("runs/a_torn").symlink_to(folder / "runs/torn")
     names = ["runs/begun", "runs/finished", "runs/nested/halfway", "runs/torn"]
     assert [line["folder"] for line in listed(monkeypatch)] == names
+    own_names_first = listed(monkeypatch, "folders=[runs/torn,runs/a_torn,runs/finished,elsewhere]")
+    assert [line["folder"] for line in own_names_first] == ["elsewhere/finished", "runs/torn"]
 
 
 def test_off_a_terminal_a_run_has_one_line(

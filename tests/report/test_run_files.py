@@ -34,10 +34,17 @@ def test_without_metrics_the_checkpoint_says_the_step(made_run: MakeRun) -> None
     assert made_run(newest_checkpoint=7).step == 7
 
 
-def test_a_cut_line_leaves_out_the_curves_and_says_where(made_run: MakeRun, tmp_path: Path) -> None:
+def test_a_last_line_that_a_kill_cut_off_is_left_out(made_run: MakeRun, tmp_path: Path) -> None:
     made_run([logged(1, 1, 4.0)])
     with (tmp_path / "made/metrics/version_0/metrics.csv").open("a") as file:
         file.write("2,2")
+    assert made_run().metrics["cross_entropy"] == Column([1], [4.0])
+
+
+def test_a_cut_line_leaves_out_the_curves_and_says_where(made_run: MakeRun, tmp_path: Path) -> None:
+    made_run([logged(1, 1, 4.0)])
+    with (tmp_path / "made/metrics/version_0/metrics.csv").open("a") as file:
+        file.write("2,2\n")
     run = made_run()
     assert run.metrics == {}
     assert run.without_curves is not None

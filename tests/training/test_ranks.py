@@ -236,14 +236,14 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
 @pytest.mark.parametrize(
     ("own", "says"),
     [
-        (("precision=32-true", "precision=bf16-mixed"), "precision is bf16-mixed on rank 1 and 32-true on rank 0"),
+        (("optimizer.lr=1e-3", "optimizer.lr=2e-3"), "optimizer.lr is 0.002 on rank 1 and 0.001 on rank 0"),
         pytest.param(
             ("name=here", "name=there"),
             "whether there is a checkpoint is False on rank 1 and True on rank 0",
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["another processor", "a folder of its own"],
+    ids=["another command", "a folder of its own"],
 )
 def test_ranks_that_do_not_agree_say_so(
     own: tuple[str, str], says: str, tiny: tuple[str, ...], mulligan: Cli, tmp_path: Path

@@ -124,7 +124,7 @@ def different_keys(
     recorded: dict[str, Any], content: dict[str, Any], *, free: tuple[str, ...]
 ) -> list[tuple[str, Any, Any]]:
     """Each dotted key with its two values, ``absent`` where one config does not have it."""
-    before, now = _flat(recorded), _flat(content)
+    before, now = flat(recorded), flat(content)
     return [
         (key, before.get(key, "absent"), now.get(key, "absent"))
         for key in sorted(before.keys() | now.keys())
@@ -147,10 +147,11 @@ def _is_one_of(key: str, listed: tuple[str, ...]) -> bool:
     return key in listed or key.startswith(tuple(f"{parent}." for parent in listed))
 
 
-def _flat(node: Any, path: str = "") -> dict[str, Any]:
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """The values of a config by their dotted keys."""
     if not isinstance(node, dict):
         return {path: node}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, child in node.items():
-        flat |= _flat(child, f"{path}.{key}" if path else str(key))
-    return flat
+        found |= flat(child, f"{path}.{key}" if path else str(key))
+    return found

@@ -20,9 +20,9 @@ from mulligan.report.headline import number, speed_of, state_of, yardsticks
 from mulligan.report.run_files import RunFiles
 
 NAMING = ("name=", "folder=")  # overrides that say no more than the first column
-OF_A_RUN = ("checkpoints", "metrics", "wandb")  # in its folder: no run lies below them
+NO_RUNS = ("checkpoints", "metrics", "wandb")  # folders of a run that are not searched for others
 WRITTEN = ("provenance.jsonl", "ledger.jsonl", "summary.json", "samples.jsonl", "checkpoints")
-UNFOLDED = 10_000  # columns where there is no terminal: a line for each run, as other programs want it
+UNFOLDED = 100_000  # columns, of which the table takes what it needs: a run has one line, which a terminal may wrap
 
 
 class Runs:
@@ -36,7 +36,9 @@ class Runs:
         for folder in folders:
             if not Path(folder).is_dir():
                 raise ValueError(f"folders={folders}: {folder} is no folder; give one that holds runs, such as runs")
-        self.runs = sorted({path.resolve(): path for folder in folders for path in runs_below(Path(folder))}.values())
+        found = [path for folder in folders for path in runs_below(Path(folder))]
+        links_first = sorted(found, key=lambda path: path.absolute() == path.resolve())
+        self.runs = sorted({path.resolve(): path for path in links_first}.values())
         if not self.runs:
             raise ValueError(f"folders={folders}: no run is there (no config.yaml with a provenance.jsonl beside it)")
         self.sort_by, self.output = sort_by, output_path(output)
@@ -60,17 +62,20 @@ class Line(NamedTuple):
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """The folders of runs in ``folder``, itself one of them perhaps: training had begun there. Links are followed."""
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(parent)
-        if place in seen:
-            folders.clear()  # a link that leads back
-            continue
-        seen.add(place)
-        if {"config.yaml", "provenance.jsonl"} <= set(names):
-            folders[:] = [name for name in folders if name not in OF_A_RUN]
-            yield Path(parent)
+    """The folders of runs in ``folder``, itself one of them perhaps: training had begun there. Links are followed, each
+    to a place that no other name led to.
+    """
+    for follows_links in (False, True):
+        seen: set[str] = set()
+        for parent, folders, names in os.walk(folder, followlinks=follows_links):
+            place = os.path.realpath(parent)
+            if place in seen:
+                folders.clear()  # a link that leads back
+                continue
+            seen.add(place)
+            if {"config.yaml", "provenance.jsonl"} <= set(names):
+                folders[:] = [name for name in folders if name not in NO_RUNS]
+                yield Path(parent)
 
 
 def work(config: DictConfig) -> None:
@@ -117,7 +122,7 @@ def _line_of(folder: Path, run: RunFiles) -> Line:
 
 
 def _written(folder: Path) -> str:
-    """When the run last wrote to its folder, which a report of it does as well."""
+    """When the run last wrote to its folder; what a report writes there does not count."""
     times = []
     for path in (*map(folder.joinpath, WRITTEN), *folder.rglob("version_*/metrics.csv")):
         with suppress(OSError):  # not every run has each
@@ -126,15 +131,13 @@ def _written(folder: Path) -> str:
 
 
 def show(lines: Sequence[Line]) -> None:
-    console, table = make_console(), Table(box=None, pad_edge=False)
-    if not console.is_terminal:
-        console.width = UNFOLDED
+    console, table = make_console(), Table(box=None, pad_edge=False, header_style="")
     for name in ("run", "state"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for name in ("step", "given up", "interventions", "loss", "held-out bits/byte", "tokens/s"):
-        table.add_column(name, overflow="fold", justify="right")
+        table.add_column(name, justify="right")
     for name in ("last written, UTC", "set apart by"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for line, apart in zip(lines, set_apart([line.overrides for line in lines]), strict=True):
         table.add_row(
             line.folder,
@@ -146,9 +149,15 @@ def show(lines: Sequence[Line]) -> None:
             number(line.held_out, ".4f"),
             number(line.tokens_per_second, ",.0f"),
             line.written or "-",
-            line.trouble or " ".join(apart),
+            " ".join(apart),
         )
-    console.print(table)
+    console.width = console.measure(table, options=console.options.update(width=UNFOLDED)).maximum
+    with console.capture() as printed:
+        console.print(table)
+    print("\n".join(text.rstrip() for text in printed.get().splitlines()))
+    for line in lines:
+        if line.trouble:
+            print(f"{line.folder}: {line.trouble}")
 
 
 def set_apart(overrides: Sequence[Sequence[str] | None]) -> list[list[str]]:

@@ -18,6 +18,7 @@ from mulligan.cli.record import (
     NEUTRAL,
     bound_differences,
     differences,
+    flat,
     keep_record,
     read_record,
     recorded_model,
@@ -90,6 +91,7 @@ def work(config: DictConfig) -> None:
                 stack.enter_context(Reporter(speaks=speaks)),
                 warn=lambda text: print(text, flush=True) if speaks else None,
                 begun=record,
+                given=flat(content),
             )
         except Exception as error:
             if speaks and isinstance(error, Halted):

@@ -105,7 +105,7 @@ def newest_whole(
 
     Unless ``thorough`` only sizes are looked at: of many ranks one reads all bytes, the others load what that found.
     """
-    broken: list[Path] = []
+    broken: dict[Path, str] = {}
     for path in sorted(folder.glob("step_*.ckpt"), reverse=True):
         found = _described(path)
         if found is None:
@@ -119,9 +119,12 @@ def newest_whole(
         else:
             return found
         warn(f"checkpoint {path} is passed over: {reason}")
-        broken.append(path)
+        broken[path] = reason
     if len(broken) > 1 or any(path.with_suffix(".json").exists() for path in broken):  # else a kill at the first one
-        raise ValueError(f"{folder}: none of its checkpoints is whole; bring one back, or begin a run of another name")
+        told = "; ".join(f"{path.name}: {reason}" for path, reason in broken.items())
+        raise ValueError(
+            f"{folder}: none of its checkpoints is whole ({told}); bring one back, or begin a run of another name"
+        )
     return None
 
 

@@ -37,20 +37,21 @@ class TrainingRun(RunSettings):
         return isinstance(environment, LightningEnvironment) and environment.local_rank() > 0
 
     def fit(
-        self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
+        self,
+        report: Report,
+        warn: Callable[[str], None],
+        begun: Callable[[], None] = lambda: None,
+        given: dict[str, Any] | None = None,
     ) -> dict[str, Any] | None:
         """Train to the end, evaluate and sample; rank 0 returns a summary."""
         with closed_at_the_end(self.trainer.loggers):
-            summary = self._trained_and_judged(report, warn, begun)
+            summary = self._judged(self.train(report, warn, begun, given), report)
             if summary is not None:
                 for logger in event_loggers(self.trainer.loggers):
                     logger.note_summary(summary)
         return summary
 
-    def _trained_and_judged(
-        self, report: Report, warn: Callable[[str], None], begun: Callable[[], None]
-    ) -> dict[str, Any] | None:
-        module = self.train(report, warn, begun)
+    def _judged(self, module: PretrainModule, report: Report) -> dict[str, Any] | None:
         state = whole_on_rank_zero(self.trainer.strategy.lightning_module_state_dict())
         if not self.is_rank_zero:
             return None
@@ -80,11 +81,16 @@ class TrainingRun(RunSettings):
         )
 
     def train(
-        self, report: Report, warn: Callable[[str], None], begun: Callable[[], None] = lambda: None
+        self,
+        report: Report,
+        warn: Callable[[str], None],
+        begun: Callable[[], None] = lambda: None,
+        given: dict[str, Any] | None = None,
     ) -> PretrainModule:
         """Train to the end, from the newest whole checkpoint or the start.
 
         Rank 0 calls ``begun`` when all is restored and the first step comes: what fails before changes nothing on disk.
+        ``given`` are settings by their keys, of which every rank must have been given the same.
         """
 
         def record(_: Any, module: PretrainModule) -> None:
@@ -100,14 +106,14 @@ class TrainingRun(RunSettings):
         self.callbacks.append(Standstill(metrics=self.metrics, warmup_steps=warmup_steps, say=warn))
         while True:
             try:
-                return self._fit_once(report, warn)
+                return self._fit_once(report, warn, given or {})
             except Refit:
                 if start in self.callbacks:
                     self.callbacks.remove(start)  # this process has been noted
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
                 sys.exit(0 if self._is_child else self.stop.exit_code)
 
-    def _fit_once(self, report: Report, warn: Callable[[str], None]) -> PretrainModule:
+    def _fit_once(self, report: Report, warn: Callable[[str], None], given: dict[str, Any]) -> PretrainModule:
         """Fit from the newest whole checkpoint of the present lineage, or the start."""
         ledger = Ledger(self.folder / "ledger.jsonl", writes=self.is_rank_zero)
         found = newest_whole(self.checkpoint.folder, ledger, lambda text: None, thorough=False)
@@ -123,7 +129,8 @@ class TrainingRun(RunSettings):
             report=report,
             say=warn,
             also_on_rank_zero=partial(self._choose_checkpoint, ledger, warn),
-            decided={
+            decided=given
+            | {
                 "precision": self.precision,
                 "compile": self.compile,
                 # Not which: a network's storage may show the newest to some of them late.

@@ -45,6 +45,7 @@ class StepProfiler(Callback):
             record_shapes=self.shapes,
             profile_memory=self.memory,
             with_stack=self.stacks,
+            acc_events=True,  # there is one cycle; torch 2.11 warns that it would keep no other
         )
         self._profile.start()
 

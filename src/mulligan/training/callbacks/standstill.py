@@ -1,5 +1,6 @@
 """Says so where a run has learnt nothing: a detector of spikes takes the first losses that it sees for normal."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,30 +16,37 @@ PATIENCE_STEPS = 300  # behind the warm-up
 
 
 class Standstill(Callback):
-    """Looks once, ``PATIENCE_STEPS`` behind the warm-up: is the loss below what a model has that knows how often each
-    token comes, and nothing else? Most are within their first hundred steps. A later rise is the guard's to see.
+    """Looks once, ``PATIENCE_STEPS`` behind the warm-up: was any loss that was logged below what a model has that knows
+    how often each token comes, and nothing else? Most are within a hundred steps. A later rise is the guard's to see.
     """
 
     def __init__(self, *, metrics: LogMetrics, warmup_steps: int, say: Callable[[str], None]) -> None:
         self.metrics, self.from_step, self.say = metrics, warmup_steps + PATIENCE_STEPS, say
-        self._early = metrics.latest
+        self._seen = metrics.latest
+        self._lowest = math.inf
         self._has_looked = False
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step >= self.from_step:
+            self._has_looked = True  # an earlier start
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        if self._has_looked or self.metrics.latest is self._seen:
+            return
+        self._seen = self.metrics.latest
+        self._lowest = min(self._lowest, self._seen["cross_entropy"])
         if trainer.global_step < self.from_step:
-            self._early = self.metrics.latest
-        if self._has_looked or self.metrics.latest is self._early:
             return
         self._has_looked = True
         if not trainer.is_global_zero:
             return
-        loss, entropy = self.metrics.latest["cross_entropy"], unigram_entropy(_sampled(trainer))
-        if loss < entropy:
+        entropy = unigram_entropy(_sampled(trainer))
+        if self._lowest < entropy:
             return
+        rate = f"optimizer.lr={pl_module.optimizer_recipe.lr:g}"
         text = (
-            f"step {trainer.global_step}: the loss, {loss:.2f}, is no lower than that of a model which knows only how "
-            f"often each token comes, {entropy:.2f}: is optimizer.lr={pl_module.optimizer_recipe.lr:g} too high, or "
-            f"too low?"
+            f"step {trainer.global_step}: no loss was below {self._lowest:.2f} yet, and a model which knows only how "
+            f"often each token comes has {entropy:.2f}: is {rate} too high, or too low?"
         )
         tell(trainer, self.say, text, attempt=pl_module.attempt, entries=pl_module.ledger.entries)
 
