@@ -45,6 +45,8 @@ BOUND = (
     "seed",
     "sequence_length",
 )
+# What each rank may be given for itself: its host's places and processors, and loggers, of which rank 0's write.
+OF_A_RANK = ("data.folder", "data.loader_workers", "data.verify", "data.workers", "logger")
 DECIDED_ONCE = ("precision", "compile")  # what auto meant when the run began stays
 MODEL = f"{ModelConfig.__module__}.{ModelConfig.__qualname__}"
 
@@ -124,7 +126,7 @@ def different_keys(
     recorded: dict[str, Any], content: dict[str, Any], *, free: tuple[str, ...]
 ) -> list[tuple[str, Any, Any]]:
     """Each dotted key with its two values, ``absent`` where one config does not have it."""
-    before, now = flat(recorded), flat(content)
+    before, now = _flat(recorded), _flat(content)
     return [
         (key, before.get(key, "absent"), now.get(key, "absent"))
         for key in sorted(before.keys() | now.keys())
@@ -147,11 +149,15 @@ def _is_one_of(key: str, listed: tuple[str, ...]) -> bool:
     return key in listed or key.startswith(tuple(f"{parent}." for parent in listed))
 
 
-def flat(node: Any, path: str = "") -> dict[str, Any]:
-    """The values of a config by their dotted keys."""
+def shared_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """The values, by their dotted keys, that every rank must be given alike."""
+    return {key: value for key, value in _flat(content).items() if not _is_one_of(key, OF_A_RANK)}
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {path: node}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, child in node.items():
-        found |= flat(child, f"{path}.{key}" if path else str(key))
-    return found
+        flat |= _flat(child, f"{path}.{key}" if path else str(key))
+    return flat

@@ -18,10 +18,10 @@ from mulligan.cli.record import (
     NEUTRAL,
     bound_differences,
     differences,
-    flat,
     keep_record,
     read_record,
     recorded_model,
+    shared_keys,
     write_record,
 )
 from mulligan.cli.train_tables import print_closing, print_opening
@@ -91,7 +91,7 @@ def work(config: DictConfig) -> None:
                 stack.enter_context(Reporter(speaks=speaks)),
                 warn=lambda text: print(text, flush=True) if speaks else None,
                 begun=record,
-                given=flat(content),
+                given=shared_keys(content),
             )
         except Exception as error:
             if speaks and isinstance(error, Halted):
