@@ -65,7 +65,7 @@ def attend_apart_backward(
         if length > longest:
             q_grad[at], k_grad[at], v_grad[at] = flash_backward(*piece, 0.0, True)
             continue
-        sees_TT = _sees(length, None if begins_BT is None else begins_BT[at[0], at[2]][0])
+        sees_TT = None if begins_BT is None else _sees(begins_BT[at[0], at[2]][0])
         for *part, q_part, k_part, v_part in _parts((*piece, q_grad[at], k_grad[at], v_grad[at])):
             q_part[:], k_part[:], v_part[:] = by_products(*part, sees_TT=sees_TT)
     return q_grad, k_grad, v_grad
@@ -90,10 +90,10 @@ def by_products(
     out_BHTK: Tensor,
     log_sum_BHT: Tensor,
     *,
-    sees_TT: Tensor,
+    sees_TT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values: Dao et al. 2022, algorithm 4, with all pairs in one block.
-    ``sees_TT`` is 1.0 where a query sees a key, and else 0.0.
+    ``sees_TT`` is 1.0 where a query sees a key, and else 0.0; without it a query sees all that are not behind it.
 
     The products come rounded to their inputs' type. What a row takes from its scores is therefore made part of the
     product, three columns more, so that the larger a weight, the nearer 0 and the more exact its logarithm.
@@ -103,8 +103,10 @@ def by_products(
     grad_NTK, q_NTK, k_NTK, v_NTK, out_NTK = (x.flatten(0, 1) for x in (grad_BHTK, q_BHTK, k_BHTK, v_BHTK, out_BHTK))
     pull_NT = (grad_NTK.float() * out_NTK).sum(-1)  # the mean of the weights' gradients, by weight
     weights_NTT = (_less(q_NTK, log_sum_BHT.flatten(0, 1) / scale) @ _with_ones(k_NTK).mT).float()
-    # What is not seen is 0 before the exponential as well, which takes 20 times as long over minus infinity.
-    weights_NTT = weights_NTT.mul_(sees_TT * scale).exp_().mul_(sees_TT).to(q_NTK.dtype)
+    if sees_TT is None:
+        weights_NTT = weights_NTT.mul_(scale).exp_().tril_().to(q_NTK.dtype)
+    else:  # 0 before the exponential as well, which takes 20 times as long over minus infinity
+        weights_NTT = weights_NTT.mul_(sees_TT * scale).exp_().mul_(sees_TT).to(q_NTK.dtype)
     v_grad_NTK = weights_NTT.mT @ grad_NTK
     scores_grad_NTT = weights_NTT.mul_(_less(grad_NTK, pull_NT) @ _with_ones(v_NTK).mT)
     q_grad_NTK = (scores_grad_NTT @ k_NTK).mul_(scale)
@@ -128,13 +130,10 @@ def _with_ones(x_NTK: Tensor) -> Tensor:
     return torch.cat((x_NTK, x_NTK.new_ones(*x_NTK.shape[:-1], 3)), -1)
 
 
-def _sees(length: int, begins_T: Tensor | None) -> Tensor:
-    """(T, T): 1.0 where a query sees a key, none behind it and, where documents are told, only those of its own."""
-    sees_TT = torch.ones(length, length).tril_()
-    if begins_T is not None:
-        number_T = begins_T.cumsum(0)
-        sees_TT *= number_T.unsqueeze(1) == number_T
-    return sees_TT
+def _sees(begins_T: Tensor) -> Tensor:
+    """(T, T): 1.0 where a query sees a key, of its own document and not behind it, and else 0.0."""
+    number_T = begins_T.cumsum(0)
+    return (number_T.unsqueeze(1) == number_T).float().tril_()
 
 
 def _pieces(begins_BT: Tensor | None, longest: int = 0) -> Iterator[tuple[slice, slice, slice]]:
