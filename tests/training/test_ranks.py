@@ -233,15 +233,12 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "says"),
     [
         (("optimizer.lr=1e-3", "optimizer.lr=2e-3"), "optimizer.lr is 0.002 on rank 1 and 0.001 on rank 0"),
-        pytest.param(
-            ("max_steps=8", "max_steps=8"),
-            "whether there is a checkpoint is False on rank 1 and True on rank 0",
-            marks=pytest.mark.slow,
-        ),
+        (("max_steps=8", "max_steps=8"), "whether there is a checkpoint is False on rank 1 and True on rank 0"),
     ],
     ids=["another command", "a folder of its own"],
 )
