@@ -233,48 +233,6 @@ def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]
     assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("own", "says"),
-    [
-        (("optimizer.lr=1e-3", "optimizer.lr=2e-3"), "optimizer.lr is 0.002 on rank 1 and 0.001 on rank 0"),
-        (("max_steps=8", "max_steps=8"), "whether there is a checkpoint is False on rank 1 and True on rank 0"),
-    ],
-    ids=["another command", "a folder of its own"],
-)
-def test_ranks_that_do_not_agree_say_so(
-    own: tuple[str, str], says: str, tiny: tuple[str, ...], mulligan: Cli, tmp_path: Path
-) -> None:
-    """Both in one line, and nothing waits for a collective that the other is not in."""
-    folders = [tmp_path, tmp_path]
-    if own[0] == own[1]:
-        assert mulligan("train", *tiny, "max_steps=4").returncode == 0
-        folders[1] = tmp_path / "of another host"
-        folders[1].mkdir()
-    port = free_port()
-    keys = ("trainer=cpu_ddp", "accept_changes=true")  # and each rank its own loader, which is no difference
-    command = [sys.executable, "-m", "mulligan", "train", *tiny, *keys]
-    ranks = [
-        subprocess.Popen(
-            [*command, own[rank], f"data.loader_workers={rank}"], cwd=folders[rank], text=True,
-            stderr=subprocess.PIPE, env=environment() | {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "by hand",
-            },
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=100)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [2, 2], said
-    for text in said:
-        (line,) = lines_of(text)
-        assert says in line
-
-
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

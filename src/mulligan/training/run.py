@@ -131,8 +131,6 @@ class TrainingRun(RunSettings):
             also_on_rank_zero=partial(self._choose_checkpoint, ledger, warn),
             decided=given
             | {
-                "precision": self.precision,
-                "compile": self.compile,
                 # Not which: a network's storage may show the newest to some of them late.
                 "whether there is a checkpoint": found is not None,
                 "the number of lines in the ledger": len(ledger.lines),
