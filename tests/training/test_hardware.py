@@ -2,13 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from mulligan.training import hardware
-from mulligan.training.hardware import peak_flops, resolve_compile, resolve_precision
+from mulligan.training.hardware import memory_bytes, peak_flops, resolve_compile, resolve_precision
 from mulligan.training.trainer import make_trainer
 
 
@@ -39,6 +40,12 @@ def test_auto_compile_asks_whether_the_run_is_long_and_a_compiler_is_there(monke
     assert not resolve_compile("auto", "cpu", 1e15)
     with pytest.raises(ValueError, match=r"compile=true needs a C\+\+ compiler"):
         resolve_compile(True, "cpu", 1.0)
+
+
+def test_a_gpu_has_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=85 * 10**9))
+    assert memory_bytes(torch.device("cuda")) == 85 * 10**9
+    assert memory_bytes(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cpu"])

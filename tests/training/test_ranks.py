@@ -178,6 +178,7 @@ class ForbidWaits(Callback):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_between_log_steps_a_gpu_is_not_waited_for(precision: str, make_run: MakeRun) -> None:
     steps = ("log_every_n_steps=100", "validate_every_n_steps=100", "checkpoint.every_n_steps=100", "max_steps=6")

@@ -69,7 +69,10 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
         ),
         pytest.param(("precision=bf16-true", "data.document_mask=true"), marks=pytest.mark.slow),
         pytest.param(("trainer=single_gpu", "precision=bf16-mixed"), marks=NEEDS_GPU),
-        pytest.param(("trainer=single_gpu", "data.document_mask=true", "compile=true"), marks=NEEDS_GPU),
+        pytest.param(
+            ("trainer=single_gpu", "data.document_mask=true", "compile=true"),
+            marks=[NEEDS_GPU, pytest.mark.filterwarnings("ignore")],  # PyTorch's own while it compiles
+        ),
     ],
 )
 def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, options: tuple[str, ...]) -> None:

@@ -32,8 +32,11 @@ from tests.training.test_resume import interrupted
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides")
 def test_a_callback_may_copy_the_module(make_run: MakeRun) -> None:
     run = make_run("max_steps=3", "checkpoint.every_n_steps=1")
-    run.callbacks.append(EMAWeightAveraging())
+    run.callbacks.append(averaging := EMAWeightAveraging())
     assert run.fit(silent, silent) is not None
+    copy = averaging._average_model.module
+    assert copy is not run.trainer.lightning_module
+    assert copy.begin_id.__self__ is run.trainer.datamodule, "what holds the trainer was copied with it"
 
 
 @pytest.mark.parametrize("float8", [(), ("float8=tensorwise", "float8.emulate=true")], ids=["plain", "float8"])

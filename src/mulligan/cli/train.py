@@ -129,6 +129,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*add the following callbacks.*Guard")  # stability=none is a choice
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*GPU available but not used")  # we say it in our words
     # On a cluster's login node, say; where srun is needed, we say so.
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")
     # That a weight of two-dimensional parallelism is gathered in two turns: only checkpoints and the end do that.

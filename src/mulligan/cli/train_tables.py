@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from mulligan.files import read_json
 from mulligan.planning.memory import rank_memory
 from mulligan.stability.ledger import Ledger
-from mulligan.training.hardware import cpu_multiplies
+from mulligan.training.hardware import cpu_multiplies, memory_bytes
 from mulligan.training.run import TrainingRun
 
 _UNFOLDED = 10_000  # columns: a log has no width
@@ -27,6 +28,8 @@ def print_opening(run: TrainingRun) -> None:
     memory = (
         f"{_size(state)} of weights, gradients and moments, about {_size(sum(parts.values()) - state)} of a step's own"
     )
+    if all_of_it := memory_bytes(run.trainer.strategy.root_device):
+        memory += f", of the GPU's {_size(all_of_it)}"
     if run.snapshot_gigabytes:
         memory += f", {_size(1e9 * run.snapshot_gigabytes)} of snapshots on the host"
     _print_pairs(
@@ -48,6 +51,8 @@ def print_opening(run: TrainingRun) -> None:
             **({"callbacks": ", ".join(run.own_callbacks)} if run.own_callbacks else {}),
         },
     )  # fmt: skip
+    if run.on_cpu and torch.cuda.is_available():
+        print("there is a GPU, which this run leaves alone; trainer=single_gpu trains on it", flush=True)
     if run.precision != "32-true" and run.on_cpu and not cpu_multiplies("bf16" if "bf16" in run.precision else "fp16"):
         print(f"precision={run.precision} is slow on this processor, up to 100 times slower than 32-true", flush=True)
 

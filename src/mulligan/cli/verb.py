@@ -26,10 +26,15 @@ USER_ERROR = 2
 # The user's; what else is raised is ours.
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LESS_MEMORY = (
+    "; less is needed with a smaller micro_batch, activation_checkpointing=true, trainer=fsdp on more devices, or a "
+    "smaller model (`mulligan plan` says how much), and with one of the first three a run that has begun goes on"
+)
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
 _PLACE = re.compile(r"^full_key: (\S+)$", re.MULTILINE)  # of a node, in Hydra's words
 _UNKNOWN = re.compile(r"Could not override '([^']+)'|Could not delete from config. '([^']+)' does not exist")
+_OF_CPU_ALLOCATOR = re.compile(r"DefaultCPUAllocator: .*?(you tried to allocate \d+ bytes)")
 _OWN_KEY = re.compile(r"\w+=")  # a constructor knows its own keys, not where it stands
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # it logs what it then raises, and we say it once
@@ -55,7 +60,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             is_loss = loss_of_ranks(error) is not None
             if not is_loss:
                 _let_rank_zero_speak()
-            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES)):
+            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES) or lack_of_memory(error)):
                 raise
             failures.append(error)
 
@@ -98,6 +103,8 @@ def _one_line(error: BaseException, verb: str) -> str:
             "the ranks have lost each other; one has died, is out of reach, or has not answered for "
             f"trainer.strategy.timeout_seconds: {reason}"
         )
+    if lack := lack_of_memory(error):
+        return f"out of memory: {lack}{LESS_MEMORY if verb == 'train' else ''}"
     if isinstance(error, OSError) and error.errno in FULL:  # what we write ourselves has a name
         path = error.filename or "a file of a logger or a callback"
         return f"{path}: {error.strerror}; make room there, and the same command goes on"
@@ -118,6 +125,18 @@ def _one_line(error: BaseException, verb: str) -> str:
         inside = str(getattr(error.__cause__, "full_key", ""))  # of KEY={...} the one that is unknown
         return no_such_key(inside if inside.startswith(f"{key}.") else key, verb)
     return message
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """What torch says of memory that it asked a device for and did not get, in few words; None of any other error.
+
+    A GPU's error is known by its name, as torch may not be loaded; that of the CPU is a bare RuntimeError.
+    """
+    if any((kind.__module__, kind.__qualname__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
+        return ". ".join(str(error).split(". ")[:3])  # what was asked for, and what the GPU has
+    if type(error) is RuntimeError and (asked := _OF_CPU_ALLOCATOR.search(str(error))):
+        return asked.group(1)
+    return None
 
 
 def _group_and_choice(missing: str) -> tuple[str, str]:

@@ -47,6 +47,10 @@ class ShardsDataModule(LightningDataModule):
         self.tensor_parallel_size = tensor_parallel_size
         self.also_on_rank_zero, self.decided = also_on_rank_zero, decided
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ShardsDataModule":
+        """The same: a callback that copies the module, which asks this one, would copy the trainer and all it holds."""
+        return self
+
     def prepare_data(self) -> None:
         self.recipe.prepare(self.report, self.say)
         self.also_on_rank_zero()

@@ -35,6 +35,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def memory_bytes(device: torch.device) -> int | None:
+    """All that a GPU has; None of a CPU, whose memory others use as well."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
 def wait_for(device: torch.device) -> None:
     """Return when the device has done all that it was given; a CPU always has."""
     if device.type == "cuda":

@@ -106,22 +106,23 @@ class PretrainModule(LeanModule):
         if self.model is not None:
             return
         with torch.device("meta"):
-            self.model = Transformer(self.model_config, checkpoints_activations=self.checkpoints_activations)
-        self.model.to(torch.get_default_dtype())  # Lightning's bf16-true sets it around this hook
+            model = Transformer(self.model_config, checkpoints_activations=self.checkpoints_activations)
+        model.to(torch.get_default_dtype())  # Lightning's bf16-true sets it around this hook
         if self.float8 is not None:
-            self.float8.convert(self.model)
+            self.float8.convert(model)
         if self.device_mesh is not None and self.tensor_parallel_size > 1:
-            split_blocks(self.model, self.device_mesh["tensor_parallel"])
+            split_blocks(model, self.device_mesh["tensor_parallel"])
         if self.compile_model:
             # Under DDP torch would cut each graph again at the bounds of the buckets; a block is small enough.
             torch._dynamo.config.optimize_ddp = False
-            for block in self.model.blocks:
+            for block in model.blocks:
                 block.compile()  # one graph serves every block, so compiling costs the same at any depth
         if self.device_mesh is not None:
-            self._shard(self.model, self.device_mesh["data_parallel"])
-        self.model.materialize(self.device, self.seed)
+            self._shard(model, self.device_mesh["data_parallel"])
+        model.materialize(self.device, self.seed)
         if self.initial_weights is not None:
-            self.initial_weights.fill(self.model)
+            self.initial_weights.fill(model)
+        self.model = model  # not before: where memory lacks, Lightning would move weights that have none
 
     def _shard(self, model: Transformer, mesh: DeviceMesh) -> None:
         """Each block apart, so that one at a time is whole. Gradients are summed over ranks in float32."""
