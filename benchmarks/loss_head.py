@@ -1,7 +1,7 @@
 """Forms of the loss head, forward and backward: time and peak memory.
 
     python -m benchmarks.loss_head [--rounds 5] [--json PATH]
-        [--full [--tokens N ...] [--vocabularies V ...] [--types float32 bfloat16]]
+        [--devices cpu cuda] [--full [--tokens N ...] [--vocabularies V ...] [--types float32 bfloat16]]
 
 The forms are those of benchmarks/loss_head_forms.py: ours, and how others make the same loss.
 
@@ -205,6 +205,8 @@ def main() -> None:
         "--vocabularies", nargs="+", type=int, choices=VOCABULARIES, default=VOCABULARIES, help="likewise"
     )
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES, help="likewise")
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    parser.add_argument("--devices", nargs="+", choices=devices, default=devices, help="on these alone")
     parser.add_argument(
         "--memory-of", nargs=4, metavar=("FORM", "TOKENS", "VOCABULARY", "TYPE"), help="one form's CPU peak in MB, loss"
     )
@@ -217,7 +219,7 @@ def main() -> None:
         parser.error("--tokens, --vocabularies and --types choose among the cases of --full: add it")
     full_cases = [Case(*sizes) for sizes in product(options.tokens, options.vocabularies, options.types)]
     report = Report()
-    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+    for device in options.devices:
         for case in full_cases if options.full else AIMS:
             if device == "cpu" and case.dtype == "bfloat16" and not cpu_multiplies("bf16"):
                 print(f"\ncpu, {case}: left out, no bf16 matrix instructions", flush=True)

@@ -143,7 +143,8 @@ def test_float16_gradients_of_large_vocabularies_neither_vanish_nor_overflow() -
 
 def test_columns_that_fill_several_tiles_and_blocks_of_rows_match_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mulligan.objective.linear_cross_entropy.TILE_ELEMENTS", 8 * 16)
-    monkeypatch.setattr("mulligan.objective.linear_cross_entropy.SCRATCH_ELEMENTS", 4 * 61)
+    for module in ("linear_cross_entropy", "row_loss"):
+        monkeypatch.setattr(f"mulligan.objective.{module}.SCRATCH_ELEMENTS", 4 * 61)
     hidden, weight, targets = inputs(6, 30, 61, 16, 1.0, 0.2)
     options = {"z_loss": 0.1, "label_smoothing": 0.1, "softcap": None}
     logits = (hidden.double() @ weight.double().T).requires_grad_()

@@ -18,6 +18,7 @@ from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.held_out import held_out
+from mulligan.model.transformer import Block
 from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.report.curve import read_curve
 from mulligan.training.callbacks.metrics import LogMetrics
@@ -37,6 +38,17 @@ def test_a_callback_may_copy_the_module(make_run: MakeRun) -> None:
     copy = averaging._average_model.module
     assert copy is not run.trainer.lightning_module
     assert copy.begin_id.__self__ is run.trainer.datamodule, "what holds the trainer was copied with it"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_kernels_are_chosen_by_timing_where_other_bits_are_allowed(
+    deterministic: bool, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Block, "compile", lambda _: None)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    with torch._inductor.config.patch(deterministic=not deterministic):
+        make_run("compile=true", "max_steps=1").train(silent, silent)
+        assert torch._inductor.config.deterministic is deterministic
 
 
 @pytest.mark.parametrize("float8", [(), ("float8=tensorwise", "float8.emulate=true")], ids=["plain", "float8"])

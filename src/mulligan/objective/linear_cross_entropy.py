@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mulligan.objective.row_loss import SCRATCH_ELEMENTS, RowLoss, sum_dtype
+
 CHUNK_BYTES = 2**27  # logits held at once: 2,048 rows of 32k in bfloat16, below which the products lose speed
 CPU_CHUNK_BYTES = 2**26  # the same in float32 on a CPU: as fast as 2**27, a quarter takes 1.07 times as long
 CPU_CHUNK_ROWS = 256  # at least: fewer cost the products more than a twentieth of their speed
@@ -20,9 +22,6 @@ GPU_CHUNK_ROWS = 2048  # at least: each chunk reads and writes the weight's whol
 # Of the weight: MKL packs it for each product, 17 MB of 32k columns at once, and with AVX-512 a quarter of this tile
 # takes 1.2 to 1.4 times as long as the whole.
 TILE_ELEMENTS = 2**21
-FLOAT16_PEAK = 64.0  # of a row of gradients: of 262k columns a mean entry of 2.4e-4 has all its digits, 65,504 is far
-SCRATCH_ELEMENTS = 4 * 2**20  # rows in the type of the sums, worked on while they are near the cache
-GPU_SCRATCH_ELEMENTS = 2**26  # the same on a GPU, where each pass over them must outlast its launch
 
 
 class Terms(NamedTuple):
@@ -78,7 +77,7 @@ def linear_cross_entropy(
         )
     if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
         hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
-    row_loss = _RowLoss(z_loss, label_smoothing, softcap, ignore_index)
+    row_loss = RowLoss(z_loss, label_smoothing, softcap, ignore_index)
     with torch.autocast(device_type, enabled=False):
         sums = _ChunkedLoss.apply(hidden_ND, weight_VD, targets_N, row_loss, chunk_rows, compute_dtype)
     return Terms(*sums)
@@ -95,78 +94,6 @@ def rows_of_a_chunk(tokens: int, vocabulary: int, *, bytes_of_a_logit: int, on_c
     return max(1, math.ceil(tokens / num_chunks))
 
 
-def rows_of_scratch(rows: int, vocabulary: int, *, on_cpu: bool) -> int:
-    """Of a chunk's ``rows`` how many are worked on at once, in the type of the sums."""
-    return max(1, min(rows, (SCRATCH_ELEMENTS if on_cpu else GPU_SCRATCH_ELEMENTS) // vocabulary))
-
-
-class _RowLoss(NamedTuple):
-    """Loss and logit gradient of single rows."""
-
-    z_loss: float
-    label_smoothing: float
-    softcap: float | None
-    ignore_index: int
-
-    def scratch(self, logits_CV: Tensor) -> Tensor:
-        """A buffer in the type of the sums for as many rows as are worked on at once."""
-        num_rows = rows_of_scratch(*logits_CV.shape, on_cpu=not logits_CV.is_cuda)
-        sum_dtype = _sum_dtype(logits_CV.dtype)
-        if sum_dtype == logits_CV.dtype:
-            return logits_CV[:num_rows]  # only its length is read: the rows are worked on in place
-        return torch.empty_like(logits_CV[:num_rows], dtype=sum_dtype)
-
-    def replace_by_gradient(
-        self, logits_RV: Tensor, scratch_RV: Tensor, target_R1: Tensor, counted_R1: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Turn the logits in place into d(loss)/d(logits) but for a factor a row; return the factors and three sums."""
-        work_RV = logits_RV
-        if scratch_RV.dtype != logits_RV.dtype:
-            work_RV = scratch_RV[: len(logits_RV)].copy_(logits_RV)
-        slope_RV = None
-        if self.softcap is not None:
-            work_RV.div_(self.softcap).tanh_()
-            slope_RV = 1.0 - work_RV.square()
-            work_RV.mul_(self.softcap)
-        target_logit_R1 = work_RV.gather(1, target_R1)
-        mean_logit_R1 = work_RV.mean(1, keepdim=True) if self.label_smoothing else target_logit_R1
-        max_R1 = work_RV.amax(1, keepdim=True)
-        # One pass, in half the time of a difference and an exponential. The others' sum is needed all the same, so the
-        # softmax is taken for exponentials above a base, which is the logsumexp but for what its own sum has lost.
-        exp_RV = torch.softmax(work_RV, 1, out=work_RV)
-        base_R1 = max_R1 - exp_RV.amax(1, keepdim=True).log()
-        target_exp_R1 = exp_RV.gather(1, target_R1)
-        others_R1 = exp_RV.scatter_(1, target_R1, 0.0).sum(1, keepdim=True)
-        sum_R1 = others_R1 + target_exp_R1
-        lse_R1 = base_R1 + sum_R1.log()
-        counted_R1 = counted_R1.to(work_RV.dtype)
-        sums_3 = torch.stack(
-            (
-                ((lse_R1 - target_logit_R1) * counted_R1).sum(),
-                (self.z_loss * lse_R1.square() * counted_R1).sum(),
-                (self.label_smoothing * (target_logit_R1 - mean_logit_R1) * counted_R1).sum(),
-            )
-        )
-        # d/dl of (lse + z lse^2) is exp / sum * (1 + 2 z lse); the target and the uniform part are constants. At the
-        # target exp / sum - 1 is minus the others' share: the difference itself has few digits where it is near 0.
-        z_slope_R1, uniform = 2.0 * self.z_loss * lse_R1, self.label_smoothing / exp_RV.shape[1]
-        factor_R1 = (1.0 + z_slope_R1) / sum_R1
-        target_grad_R1 = z_slope_R1 * target_exp_R1 - others_R1 + (self.label_smoothing - uniform) * sum_R1
-        if self.label_smoothing:
-            exp_RV.sub_(uniform / factor_R1)
-        exp_RV.scatter_(1, target_R1, target_grad_R1 / (1.0 + z_slope_R1))
-        if slope_RV is not None:
-            exp_RV.mul_(slope_RV)
-        if logits_RV.dtype == torch.float16:
-            peak_R1 = others_R1 + (z_slope_R1.abs() + self.label_smoothing) * sum_R1  # no entry is larger
-            scale_R1 = FLOAT16_PEAK / peak_R1.clamp(min=1e-30)
-            torch.mul(exp_RV, scale_R1, out=logits_RV)
-            factor_R1 = factor_R1 / scale_R1
-        elif exp_RV is not logits_RV:
-            logits_RV.copy_(exp_RV)
-        return factor_R1 * counted_R1, sums_3
-
-
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -174,7 +101,7 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         targets_N: Tensor,
-        rows: _RowLoss,
+        rows: RowLoss,
         chunk_rows: int,
         compute_dtype: torch.dtype,
     ) -> tuple[Tensor, ...]:
@@ -182,11 +109,11 @@ class _ChunkedLoss(torch.autograd.Function):
         weight_c_VD = weight_VD.detach().to(compute_dtype)
         hidden_grad_ND = torch.empty_like(hidden_ND) if needs_hidden else None
         make = torch.empty_like if len(hidden_ND) else torch.zeros_like  # the first chunk writes all of it
-        weight_grad_VD = make(weight_VD, dtype=_sum_dtype(compute_dtype)) if needs_weight else None
+        weight_grad_VD = make(weight_VD, dtype=sum_dtype(compute_dtype)) if needs_weight else None
         counted_N1 = (targets_N != rows.ignore_index).unsqueeze(1)
         target_N1 = targets_N.unsqueeze(1).where(counted_N1, 0)
-        sums_3 = hidden_ND.new_zeros(3, dtype=_sum_dtype(compute_dtype))
-        factor_C1 = hidden_ND.new_empty((min(chunk_rows, len(hidden_ND)), 1), dtype=_sum_dtype(compute_dtype))
+        sums_3 = hidden_ND.new_zeros(3, dtype=sum_dtype(compute_dtype))
+        factor_C1 = hidden_ND.new_empty((min(chunk_rows, len(hidden_ND)), 1), dtype=sum_dtype(compute_dtype))
         # Buffers are made once: fresh ones for each chunk cost a tenth of the time in page faults on a CPU.
         buffer_CV = hidden_ND.new_empty((min(chunk_rows, len(hidden_ND)), len(weight_VD)), dtype=compute_dtype)
         scratch_RV = rows.scratch(buffer_CV)
@@ -225,10 +152,6 @@ class _ChunkedLoss(torch.autograd.Function):
         return hidden_grad_ND, weight_grad_VD, None, None, None, None
 
 
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _multiply(hidden_CD: Tensor, weight_VD: Tensor, logits_CV: Tensor) -> None:
     """Write ``hidden @ weight.T`` into ``logits``."""
     by_mkl = not weight_VD.is_cuda and weight_VD.dtype.itemsize >= 4
@@ -248,14 +171,16 @@ def _add_product(
     total_VD: Tensor, grad_CV: Tensor, hidden_CD: Tensor, product_VD: Tensor | None, *, begins: bool
 ) -> None:
     """Add ``grad.T @ hidden`` to ``total`` in the type of ``total``, or have it ``begin`` with that."""
-    if grad_CV.dtype == total_VD.dtype:
+    if product_VD is None and grad_CV.dtype == total_VD.dtype:
         total_VD.addmm_(grad_CV.T, hidden_CD, beta=0.0 if begins else 1.0)
-        return
-    if product_VD is None:
-        product_VD, num_rows = torch.mm(grad_CV.T, hidden_CD, out_dtype=total_VD.dtype), len(total_VD)
+    elif product_VD is None:
+        if begins:
+            torch.mm(grad_CV.T, hidden_CD, out_dtype=total_VD.dtype, out=total_VD)
+        else:
+            torch.addmm(total_VD, grad_CV.T, hidden_CD, out_dtype=total_VD.dtype, out=total_VD)
     else:
         torch.mm(grad_CV.T, hidden_CD, out=product_VD)
         num_rows = max(1, SCRATCH_ELEMENTS // total_VD.shape[1])
-    for total_RD, product_RD in zip(total_VD.split(num_rows), product_VD.split(num_rows), strict=True):
-        # What is added is first copied in the wider type, which stays near the cache: four times faster.
-        (total_RD.copy_ if begins else total_RD.add_)(product_RD)
+        for total_RD, product_RD in zip(total_VD.split(num_rows), product_VD.split(num_rows), strict=True):
+            # What is added is first copied in the wider type, which stays near the cache: four times faster.
+            (total_RD.copy_ if begins else total_RD.add_)(product_RD)

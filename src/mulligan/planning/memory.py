@@ -7,8 +7,9 @@ this model, whose attention keeps no scores (Dao et al. 2022). The masks of drop
 from dataclasses import dataclass
 
 from mulligan.model.config import ModelConfig
-from mulligan.objective.linear_cross_entropy import rows_of_a_chunk, rows_of_scratch
+from mulligan.objective.linear_cross_entropy import rows_of_a_chunk
 from mulligan.objective.next_token import PLAIN_VOCABULARY
+from mulligan.objective.row_loss import rows_of_scratch
 
 PLAIN_HEAD_COPIES = 6  # of its logits in float32: themselves, two log-softmaxes, and the gradients of the three
 GATHERED_BLOCKS = 2  # that FSDP2 holds whole at once: one computes, the next one comes
@@ -133,6 +134,6 @@ def _head(model: ModelConfig, layout: Layout) -> float:
     weight = vocabulary * model.width
     if computed == 4:
         return hidden + logits + 4 * weight
-    scratch = 4 * vocabulary * rows_of_scratch(rows, vocabulary, on_cpu=layout.on_cpu)
+    scratch = 4 * vocabulary * rows_of_scratch(rows, vocabulary) if layout.on_cpu else 0  # a GPU's kernel needs none
     copies = 4 + (computed if layout.is_mixed else 0) + (computed if layout.on_cpu else 0)  # gradient, weight, product
     return hidden + logits + scratch + copies * weight
