@@ -1,7 +1,10 @@
 """The kernel of a GPU against the operators it stands for. Where there is none, Triton's interpreter runs it."""
 
 import os
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,22 @@ pytest.importorskip("triton", reason="comes with PyTorch for GPUs")
 
 from mulligan.objective import row_kernel  # noqa: E402  # see above
 
+COMPILE = """
+from itertools import product
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mulligan.objective.row_kernel import _row_kernel
+pointers = dict(target_ptr="*i64", counted_ptr="*i1", factor_ptr="*fp32", terms_ptr="*fp32")
+numbers = dict(z_loss="fp32", label_smoothing="fp32", softcap="fp32", peak="fp32")
+for of_logits, caps, smooths, scales in product(("*bf16", "*fp16", "*fp32"), *3 * ((False, True),)):
+    constants = dict(CAPS=caps, SMOOTHS=smooths, SCALES=scales, BLOCK=4096)
+    signature = {name: "constexpr" if name in constants else "i32" for name in _row_kernel.arg_names}
+    signature |= pointers | numbers | {"logits_ptr": of_logits}
+    source = ASTSource(_row_kernel, signature, constants)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm["cubin"]
+print("compiled")
+"""
 DEVICE = "cuda" if HAS_GPU else "cpu"
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -58,3 +77,13 @@ def test_a_loss_that_is_no_number_is_none() -> None:
     numbers = torch.zeros(2, 1, dtype=torch.int64, device=DEVICE)
     _, terms_R3 = row_kernel.replace_by_gradient(logits_RV, numbers, numbers == 0, 0.0, 0.0, None, peak=64.0)
     assert terms_R3[:, 0].isnan().tolist() == [True, False]
+
+
+def test_every_variant_compiles_for_a_gpu_that_need_not_be_there(tmp_path: Path) -> None:
+    """The interpreter takes what the compiler refuses."""
+    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env=variables | {"TRITON_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.stdout == "compiled\n", done.stderr

@@ -88,7 +88,7 @@ def _row_kernel(
     counted = tl.load(counted_ptr + row * counted_stride).to(tl.float32)
     target_logit = tl.load(logits_ptr + target).to(tl.float32)
     if CAPS:
-        target_logit, _ = _capped(target_logit, softcap)
+        target_logit, target_slope = _capped(target_logit, softcap)
 
     maximum, others, total = target_logit, 0.0, 0.0
     for start in range(0, vocabulary, BLOCK):
@@ -96,7 +96,7 @@ def _row_kernel(
         inside = columns < vocabulary
         logits = tl.load(logits_ptr + columns, mask=inside, other=0.0).to(tl.float32)
         if CAPS:
-            logits, _ = _capped(logits, softcap)
+            logits, slopes = _capped(logits, softcap)
         if SMOOTHS:
             total += tl.sum(tl.where(inside, logits, 0.0))
         higher = tl.maximum(maximum, tl.max(tl.where(inside, logits, float("-inf"))))
@@ -130,11 +130,12 @@ def _row_kernel(
         columns = start + tl.arange(0, BLOCK)
         inside = columns < vocabulary
         logits = tl.load(logits_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-        slope = 1.0
         if CAPS:
-            logits, slope = _capped(logits, softcap)
+            logits, slopes = _capped(logits, softcap)
         gradient = tl.exp(logits - maximum)
         if SMOOTHS:
             gradient -= uniform / factor
-        gradient = tl.where(columns == target, target_grad, gradient) * slope * scale
+        gradient = tl.where(columns == target, target_grad, gradient) * scale
+        if CAPS:
+            gradient *= slopes
         tl.store(logits_ptr + columns, gradient.to(logits_ptr.dtype.element_ty), mask=inside)
