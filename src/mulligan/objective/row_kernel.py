@@ -88,7 +88,7 @@ def _row_kernel(
     counted = tl.load(counted_ptr + row * counted_stride).to(tl.float32)
     target_logit = tl.load(logits_ptr + target).to(tl.float32)
     if CAPS:
-        target_logit, target_slope = _capped(target_logit, softcap)
+        target_logit, _target_slope = _capped(target_logit, softcap)
 
     maximum, others, total = target_logit, 0.0, 0.0
     for start in range(0, vocabulary, BLOCK):
