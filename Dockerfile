@@ -7,7 +7,8 @@
 # TORCH_INDEX_URL  where torch alone comes from, for a CPU build or another CUDA, whose libraries the lock then has to
 #                  name; empty: where pip takes the rest from.
 # EXTRAS           of pyproject.toml, which training does without: slurm submits sweeps, dev runs the tests as well.
-# COMPILER         1 adds g++, which torch.compile needs; without it compile=auto trains eager on a CPU.
+# COMPILER         1 adds g++, which torch.compile and all kernels of Triton need, on a GPU the loss head's and the document
+#                  mask's too; without it compile=auto trains eager.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 

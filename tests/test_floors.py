@@ -26,6 +26,7 @@ HOMES = {
     "matplotlib": {"report"},
     "torchao": {"model"},
     "jinja2": {"report"},
+    "triton": {"objective"},
     "wandb": {"training"},
 }
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -10,13 +10,14 @@ from mulligan.cli.main import main
 from mulligan.model.transformer import Transformer
 
 OF_A_GPU = (
-    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 8.00 MiB is "
-    "free. Including non-PyTorch memory, this process has 79.09 GiB memory in use."
-)  # torch 2.13's words
+    "Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 8.00 MiB is free. Process 4711 has "
+    "61.00 GiB memory in use. Including non-PyTorch memory, this process has 18.09 GiB memory in use"
+)  # torch 2.13's words, and those around them
+WORDS = f"CUDA out of memory. {OF_A_GPU}. Of the allocated memory 17.00 GiB is allocated by PyTorch, and 1.00 GiB is"
 
 
 def lack_on_gpu(*_: Any, **__: Any) -> None:
-    raise torch.OutOfMemoryError(OF_A_GPU)
+    raise torch.OutOfMemoryError(WORDS)
 
 
 def lack_on_cpu(*_: Any, **__: Any) -> None:
@@ -24,16 +25,16 @@ def lack_on_cpu(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "lack", "says"),
+    ("method", "lack", "asked"),
     [
-        ("materialize", lack_on_gpu, "Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which"),
-        ("forward", lack_on_cpu, "out of memory: you tried to allocate 4611686018427387904 bytes; less is needed with"),
+        ("materialize", lack_on_gpu, OF_A_GPU),
+        ("forward", lack_on_cpu, "you tried to allocate 4611686018427387904 bytes"),
     ],
 )
 def test_one_line_says_what_takes_less(
     method: str,
     lack: Any,
-    says: str,
+    asked: str,
     tiny: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -44,6 +45,5 @@ def test_one_line_says_what_takes_less(
     monkeypatch.setattr("sys.argv", ["mulligan", "train", *tiny])
     assert main() == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("mulligan train: out of memory: ")
-    assert says in line
+    assert line.startswith(f"mulligan train: out of memory: {asked}; if nobody else uses the device, less is needed")
     assert "a smaller micro_batch, activation_checkpointing=true" in line

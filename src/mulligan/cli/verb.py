@@ -27,8 +27,9 @@ USER_ERROR = 2
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LESS_MEMORY = (
-    "; less is needed with a smaller micro_batch, activation_checkpointing=true, trainer=fsdp on more devices, or a "
-    "smaller model (`mulligan plan` says how much), and with one of the first three a run that has begun goes on"
+    "; if nobody else uses the device, less is needed with a smaller micro_batch, activation_checkpointing=true, "
+    "trainer=fsdp on more devices, or a smaller model (`mulligan plan` says how much), and with one of the first three "
+    "a run that has begun goes on"
 )
 HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
@@ -133,7 +134,8 @@ def lack_of_memory(error: BaseException) -> str | None:
     A GPU's error is known by its name, as torch may not be loaded; that of the CPU is a bare RuntimeError.
     """
     if any((kind.__module__, kind.__qualname__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
-        return ". ".join(str(error).split(". ")[:3])  # what was asked for, and what the GPU has
+        # What was asked for, what the GPU has and who holds it; how the allocator has cut its own comes behind.
+        return str(error).removeprefix("CUDA out of memory. ").split(" Of the allocated memory")[0].rstrip(".")
     if type(error) is RuntimeError and (asked := _OF_CPU_ALLOCATOR.search(str(error))):
         return asked.group(1)
     return None

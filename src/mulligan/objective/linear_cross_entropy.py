@@ -171,7 +171,7 @@ def _add_product(
     total_VD: Tensor, grad_CV: Tensor, hidden_CD: Tensor, product_VD: Tensor | None, *, begins: bool
 ) -> None:
     """Add ``grad.T @ hidden`` to ``total`` in the type of ``total``, or have it ``begin`` with that."""
-    if product_VD is None and grad_CV.dtype == total_VD.dtype:
+    if grad_CV.dtype == total_VD.dtype:
         total_VD.addmm_(grad_CV.T, hidden_CD, beta=0.0 if begins else 1.0)
     elif product_VD is None:
         if begins:

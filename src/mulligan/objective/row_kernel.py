@@ -1,4 +1,4 @@
-"""What ``RowLoss`` does in some ten passes over its rows, in two by one kernel of Triton's; read and written once each.
+"""What ``RowLoss`` does in some ten passes over its rows, by one kernel of Triton's, which reads them twice.
 
 A row is one program's: the first pass finds the logsumexp as it goes (Milakov and Gimelshein 2018, "Online normalizer
 calculation for softmax"), the second finds most of the row still in the GPU's cache. All is computed in float32.
@@ -28,6 +28,7 @@ def replace_by_gradient(
     cross-entropy, z and smoothing, (R, 3). In float16 no entry is above ``peak``.
     """
     num_rows, vocabulary = logits_RV.shape
+    assert logits_RV.stride(1) == 1
     factor_R1 = logits_RV.new_empty((num_rows, 1), dtype=torch.float32)
     terms_R3 = logits_RV.new_empty((num_rows, 3), dtype=torch.float32)
     _row_kernel[(num_rows,)](
@@ -86,7 +87,9 @@ def _row_kernel(
     logits_ptr += row * logits_stride
     target = tl.load(target_ptr + row * target_stride)
     counted = tl.load(counted_ptr + row * counted_stride).to(tl.float32)
-    target_logit = tl.load(logits_ptr + target).to(tl.float32)
+    # What is no column is no number, as PyTorch's own operators would stop.
+    known = (target >= 0) & (target < vocabulary)
+    target_logit = tl.load(logits_ptr + target, mask=known, other=float("nan")).to(tl.float32)
     if CAPS:
         target_logit, _target_slope = _capped(target_logit, softcap)
 
@@ -96,7 +99,7 @@ def _row_kernel(
         inside = columns < vocabulary
         logits = tl.load(logits_ptr + columns, mask=inside, other=0.0).to(tl.float32)
         if CAPS:
-            logits, slopes = _capped(logits, softcap)
+            logits, _slopes = _capped(logits, softcap)
         if SMOOTHS:
             total += tl.sum(tl.where(inside, logits, 0.0))
         higher = tl.maximum(maximum, tl.max(tl.where(inside, logits, float("-inf"))))

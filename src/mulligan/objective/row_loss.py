@@ -15,6 +15,7 @@ from mulligan.compilers import can_compile_for_cuda
 
 FLOAT16_PEAK = 64.0  # of a row of gradients: of 262k columns a mean entry of 2.4e-4 has all its digits, 65,504 is far
 SCRATCH_ELEMENTS = 4 * 2**20  # rows in the type of the sums, worked on while they are near the cache
+BF16_CAPABILITY = (8, 0)  # Ampere, the first GPUs with instructions for it
 GPU_SCRATCH_ELEMENTS = 2**24  # the same on a GPU without the kernel, where each pass over them must outlast its launch
 
 
@@ -104,11 +105,12 @@ class RowLoss(NamedTuple):
 
 def _kernel(logits: Tensor) -> Any:
     """The kernel where it can be had; it knows no float64."""
-    return _load_kernel() if logits.is_cuda and logits.dtype != torch.float64 else None
+    return _load_kernel(logits.device) if logits.is_cuda and logits.dtype != torch.float64 else None
 
 
 @cache
-def _load_kernel() -> Any:
-    if find_spec("triton") is None or not can_compile_for_cuda():
+def _load_kernel(device: torch.device) -> Any:
+    is_able = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY and can_compile_for_cuda()
+    if not is_able or find_spec("triton") is None:
         return None
     return import_module("mulligan.objective.row_kernel")

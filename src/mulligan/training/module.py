@@ -115,8 +115,9 @@ class PretrainModule(LeanModule):
         if self.compile_model:
             # Under DDP torch would cut each graph again at the bounds of the buckets; a block is small enough.
             torch._dynamo.config.optimize_ddp = False
-            # Else a GPU's kernels are chosen by timing them, and another process may choose others.
-            torch._inductor.config.deterministic = torch.are_deterministic_algorithms_enabled()
+            if torch.are_deterministic_algorithms_enabled():
+                # Else kernels with other bits are chosen among by timing them, in each process anew.
+                torch._inductor.config.deterministic = True
             for block in model.blocks:
                 block.compile()  # one graph serves every block, so compiling costs the same at any depth
         if self.device_mesh is not None:
