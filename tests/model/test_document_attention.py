@@ -198,6 +198,7 @@ def test_compiled_blocks_give_the_same_and_compile_once() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 @JIT
 @LEAF
 @pytest.mark.parametrize("compiles", [False, True])
