@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from mulligan.data.documents import PythonStdlib
+from mulligan.files import exclusive
 
 settings.register_profile("shared machine", deadline=None)  # where an example may wait for its turn
 settings.load_profile("shared machine")
@@ -38,21 +39,31 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what the workers of pytest-xdist make once, under a lock, and all use: it is to stay so."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def corpus(of_all_workers: Path) -> Path:
     """A folder of forty short texts."""
-    folder = tmp_path_factory.mktemp("corpus")
-    source = PythonStdlib()
-    documents = (document for part in source.parts() for document in source.read(part))
-    short = (document for document in documents if 1_000 < len(document.text) < 6_000)
-    for number, document in zip(range(40), short, strict=False):
-        (folder / f"{number:02d}.txt").write_text(document.text)
+    folder = of_all_workers / "corpus"
+    with exclusive(of_all_workers / "corpus.lock"):
+        if not folder.is_dir():
+            folder.mkdir()
+            source = PythonStdlib()
+            documents = (document for part in source.parts() for document in source.read(part))
+            short = (document for document in documents if 1_000 < len(document.text) < 6_000)
+            for number, document in zip(range(40), short, strict=False):
+                (folder / f"{number:02d}.txt").write_text(document.text)
     return folder
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(of_all_workers: Path) -> Path:
     """Where the tiny runs find their prepared data: made by the first, used by all."""
-    return tmp_path_factory.mktemp("prepared")
+    return of_all_workers / "prepared"
 
 
 @pytest.fixture
@@ -62,15 +73,18 @@ def tiny(corpus: Path, prepared: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def sharded_run(tmp_path_factory: pytest.TempPathFactory, corpus: Path, prepared: Path) -> Path:
-    """The folder of a finished run of two FSDP2 ranks, with the checkpoints of steps 2, 4 and 6. It is to stay so."""
-    folder = tmp_path_factory.mktemp("sharded")
+def sharded_run(of_all_workers: Path, corpus: Path, prepared: Path) -> Path:
+    """The folder of a finished run of two FSDP2 ranks, with the checkpoints of steps 2, 4 and 6."""
+    folder = of_all_workers / "sharded"
     overrides = (*TINY, f"data.sources.files.paths=[{corpus}/*.txt]", f"data.folder={prepared}", *SHARDED)
-    done = subprocess.run(
-        [sys.executable, "-m", "mulligan", "train", *overrides],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    with exclusive(of_all_workers / "sharded.lock"):
+        if not (folder / "runs/default/summary.json").is_file():
+            folder.mkdir(exist_ok=True)
+            done = subprocess.run(
+                [sys.executable, "-m", "mulligan", "train", *overrides],
+                cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
     return folder / "runs/default"
 
 

@@ -31,6 +31,7 @@ def test_a_folder_is_quoted_as_hydra_reads_it(text: str) -> None:
     assert override.value() == [text, "b"]
 
 
+@pytest.mark.slow
 def test_a_job_without_a_folder_is_in_no_table(mulligan: Cli) -> None:
     done = mulligan("train", "-m", f"folder=null,{'x' * 300}", "model.width=-1")
     assert done.returncode == 2

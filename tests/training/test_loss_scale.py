@@ -63,7 +63,8 @@ def test_an_overflow_halves_the_scale_moves_nothing_and_is_no_intervention(make_
         assert all(math.isfinite(norm) for norm in state["norms"])
 
 
-@pytest.mark.parametrize("trainer", [pytest.param("cpu_ddp", marks=pytest.mark.slow), "cpu_fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["cpu_ddp", "cpu_fsdp"])
 def test_one_ranks_overflow_is_that_of_all(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path, trainer: str) -> None:
     fault = ("_target_=mulligan.training.faults.ScaledGradient", "at_step=4", "rank=1", "factor=1e38")
     added = (f"+callbacks.fault.{key}" for key in fault)

@@ -132,9 +132,9 @@ def test_other_data_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     ("more", "number", "end"),
     [
         ("trainer=cpu", signal.SIGTERM, os.kill),
-        ("trainer=cpu", signal.SIGINT, os.kill),
+        pytest.param("trainer=cpu", signal.SIGINT, os.kill, marks=pytest.mark.slow),
         ("trainer=cpu_ddp", signal.SIGTERM, os.kill),
-        ("data.loader_workers=2", signal.SIGTERM, os.killpg),
+        pytest.param("data.loader_workers=2", signal.SIGTERM, os.killpg, marks=pytest.mark.slow),
         pytest.param("trainer=cpu_ddp", signal.SIGTERM, os.killpg, marks=pytest.mark.slow),
     ],
     ids=["one process", "Ctrl-C", "rank 0 of two", "loader workers too", "both ranks"],
