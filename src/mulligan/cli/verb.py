@@ -61,7 +61,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             is_loss = loss_of_ranks(error) is not None
             if not is_loss:
                 _let_rank_zero_speak()
-            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES) or lack_of_memory(error)):
+            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES) or _lack_of_memory(error)):
                 raise
             failures.append(error)
 
@@ -104,7 +104,7 @@ def _one_line(error: BaseException, verb: str) -> str:
             "the ranks have lost each other; one has died, is out of reach, or has not answered for "
             f"trainer.strategy.timeout_seconds: {reason}"
         )
-    if lack := lack_of_memory(error):
+    if lack := _lack_of_memory(error):
         return f"out of memory: {lack}{LESS_MEMORY if verb == 'train' else ''}"
     if isinstance(error, OSError) and error.errno in FULL:  # what we write ourselves has a name
         path = error.filename or "a file of a logger or a callback"
@@ -128,7 +128,7 @@ def _one_line(error: BaseException, verb: str) -> str:
     return message
 
 
-def lack_of_memory(error: BaseException) -> str | None:
+def _lack_of_memory(error: BaseException) -> str | None:
     """What torch says of memory that it asked a device for and did not get, in few words; None of any other error.
 
     A GPU's error is known by its name, as torch may not be loaded; that of the CPU is a bare RuntimeError.

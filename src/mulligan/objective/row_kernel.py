@@ -64,6 +64,18 @@ def _capped(logits, softcap):
 
 
 @triton.jit
+def _read(logits_ptr, start, vocabulary, softcap, CAPS: tl.constexpr, BLOCK: tl.constexpr):
+    """A block of a row: its columns, which of them there are, their logits and, of a soft cap, the slopes."""
+    columns = start + tl.arange(0, BLOCK)
+    inside = columns < vocabulary
+    logits = tl.load(logits_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    slopes = tl.full((BLOCK,), 1.0, tl.float32)
+    if CAPS:
+        logits, slopes = _capped(logits, softcap)
+    return columns, inside, logits, slopes
+
+
+@triton.jit
 def _row_kernel(
     logits_ptr,
     target_ptr,
@@ -95,11 +107,7 @@ def _row_kernel(
 
     maximum, others, total = target_logit, 0.0, 0.0
     for start in range(0, vocabulary, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        inside = columns < vocabulary
-        logits = tl.load(logits_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-        if CAPS:
-            logits, _slopes = _capped(logits, softcap)
+        columns, inside, logits, _ = _read(logits_ptr, start, vocabulary, softcap, CAPS, BLOCK)
         if SMOOTHS:
             total += tl.sum(tl.where(inside, logits, 0.0))
         higher = tl.maximum(maximum, tl.max(tl.where(inside, logits, float("-inf"))))
@@ -130,15 +138,9 @@ def _row_kernel(
     tl.store(factor_ptr + row, factor / scale * counted)
 
     for start in range(0, vocabulary, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        inside = columns < vocabulary
-        logits = tl.load(logits_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-        if CAPS:
-            logits, slopes = _capped(logits, softcap)
+        columns, inside, logits, slopes = _read(logits_ptr, start, vocabulary, softcap, CAPS, BLOCK)
         gradient = tl.exp(logits - maximum)
         if SMOOTHS:
             gradient -= uniform / factor
-        gradient = tl.where(columns == target, target_grad, gradient) * scale
-        if CAPS:
-            gradient *= slopes
+        gradient = tl.where(columns == target, target_grad, gradient) * slopes * scale
         tl.store(logits_ptr + columns, gradient.to(logits_ptr.dtype.element_ty), mask=inside)

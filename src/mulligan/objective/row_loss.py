@@ -15,8 +15,8 @@ from mulligan.compilers import can_compile_for_cuda
 
 FLOAT16_PEAK = 64.0  # of a row of gradients: of 262k columns a mean entry of 2.4e-4 has all its digits, 65,504 is far
 SCRATCH_ELEMENTS = 4 * 2**20  # rows in the type of the sums, worked on while they are near the cache
-BF16_CAPABILITY = (8, 0)  # Ampere, the first GPUs with instructions for it
 GPU_SCRATCH_ELEMENTS = 2**24  # the same on a GPU without the kernel, where each pass over them must outlast its launch
+BF16_CAPABILITY = (8, 0)  # Ampere, the first GPUs with instructions for it
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:

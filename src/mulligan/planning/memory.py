@@ -134,8 +134,6 @@ def _head(model: ModelConfig, layout: Layout) -> float:
     weight = vocabulary * model.width
     if computed == 4:
         return hidden + logits + 4 * weight
-    scratch = (
-        4 * vocabulary * rows_of_scratch(rows, vocabulary) if layout.on_cpu else 0
-    )  # where there is the GPU's kernel
+    scratch_rows = rows_of_scratch(rows, vocabulary) if layout.on_cpu else 0  # a GPU's kernel, where it is, needs none
     copies = 4 + (computed if layout.is_mixed else 0) + (computed if layout.on_cpu else 0)  # gradient, weight, product
-    return hidden + logits + scratch + copies * weight
+    return hidden + logits + 4 * vocabulary * scratch_rows + copies * weight
