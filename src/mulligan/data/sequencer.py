@@ -6,6 +6,7 @@ window by a keyed permutation of each epoch. Every map is O(log skips), whatever
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isqrt
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ _SECOND_FACTOR = np.array(0x94D049BB133111EB, dtype=np.uint64)
 _EPOCH_FACTOR = np.array(0xA0761D6478BD642F, dtype=np.uint64)
 _STREAM_FACTOR, _SEED_FACTOR = 0xD1B54A32D192ED03, 0x9E3779B97F4A7C15
 _HALF_WORD, _LOW_BITS = np.array(32, dtype=np.uint64), np.array(24, dtype=np.uint64)
+_PERIOD_BITS, _PERIOD_MASK = np.array(MIXTURE_PERIOD.bit_length() - 1), np.array(MIXTURE_PERIOD - 1)
 
 
 class Domain(NamedTuple):
@@ -53,25 +55,45 @@ def shuffled(counters: Indices, domain: Domain) -> Indices:
     are as few as will do.
     """
     words = counters.view(np.uint64)
-    epochs = words // domain.size
-    indices = words - epochs * domain.size
-    if domain.size.ndim == 0 and epochs[0] == epochs[-1]:
-        epochs = epochs[:1]  # counters of one source ascend: one key serves them all
-    keys = _mixed(epochs * _EPOCH_FACTOR + domain.stream)
-    out = _permuted(indices, domain, keys)
+    if domain.size.ndim == 0 and (epoch := _common_epoch(counters, domain.size.item())) is not None:
+        indices = words - np.array(epoch * domain.size.item(), dtype=np.uint64)
+        round_keys = _round_keys_of(epoch, domain.stream.item())
+    else:
+        epochs = words // domain.size
+        indices = words - epochs * domain.size
+        round_keys = list(_round_keys(epochs, domain.stream))
+    out = _permuted(indices, domain, round_keys)
     while np.count_nonzero(outside := out >= domain.size):
-        out = np.where(outside, _permuted(out, domain, keys), out)
+        out = np.where(outside, _permuted(out, domain, round_keys), out)
     return out.view(np.int64)
 
 
-def _permuted(values: Words, domain: Domain, keys: Words) -> Words:
+def _common_epoch(counters: Indices, size: int) -> int | None:
+    """Of ascending counters of one source."""
+    first, last = counters.item(0) // size, counters.item(-1) // size
+    return first if first == last else None
+
+
+@lru_cache(maxsize=128)
+def _round_keys_of(epoch: int, stream: int) -> list[Words]:
+    """Of one epoch, each without a dimension."""
+    keys = _round_keys(np.array([epoch], dtype=np.uint64), np.array(stream, dtype=np.uint64))
+    return [key[0, ...] for key in keys]
+
+
+def _round_keys(epochs: Words, streams: Words) -> Words:
+    return _HALF_ROUNDS + _mixed(epochs * _EPOCH_FACTOR + streams)
+
+
+def _permuted(values: Words, domain: Domain, round_keys: list[Words]) -> Words:
     left = values // domain.columns
     right = values - left * domain.columns
-    round_keys = _HALF_ROUNDS + keys
-    for number in range(0, len(round_keys), 2):
-        left = _half_round(left, right, round_keys[number], domain.rows)
-        right = _half_round(right, left, round_keys[number + 1], domain.columns)
-    return left * domain.columns + right
+    for even, odd in (round_keys[:2], round_keys[2:]):
+        left = _half_round(left, right, even, domain.rows)
+        right = _half_round(right, left, odd, domain.columns)
+    left *= domain.columns
+    left += right
+    return left
 
 
 def _half_round(target: Words, other: Words, key: Words, modulus: Words) -> Words:
@@ -116,8 +138,8 @@ class Skips:
         first, last = self._first_position.searchsorted(positions[[0, -1]], side="right")
         if first == last:  # no range begins among them
             return positions + self._skipped_through[first]
-        passed = first + self._first_position[first:last].searchsorted(positions, side="right")
-        return positions + self._skipped_through[passed]
+        passed = self._first_position[first:last].searchsorted(positions, side="right")
+        return positions + self._skipped_through[first:].take(passed)
 
 
 class Sequencer:
@@ -175,7 +197,7 @@ class Mixture:
         self._of_slot = np.stack((quotas[source], turn, first_window, *domains_of))  # one look-up for all
 
     def windows(self, sample_indices: Indices) -> Indices:
-        period, slot = sample_indices // MIXTURE_PERIOD, sample_indices % MIXTURE_PERIOD
+        period, slot = sample_indices >> _PERIOD_BITS, sample_indices & _PERIOD_MASK  # as divmod, in no time
         quota, turn, first_window, *domain = self._of_slot.take(slot, axis=1)
         return first_window + shuffled(period * quota + turn, Domain(*(row.view(np.uint64) for row in domain)))
 
