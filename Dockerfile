@@ -7,8 +7,8 @@
 # TORCH_INDEX_URL  where torch alone comes from, for a CPU build or another CUDA, whose libraries the lock then has to
 #                  name; empty: where pip takes the rest from.
 # EXTRAS           of pyproject.toml, which training does without: slurm submits sweeps, dev runs the tests as well.
-# COMPILER         1 adds g++, which torch.compile and all kernels of Triton need, on a GPU the loss head's and the document
-#                  mask's too; without it compile=auto trains eager.
+# COMPILER         1, the default, has g++: torch.compile needs it, and so do the kernels of Triton, on a GPU the loss
+#                  head's and the document mask's too. 0 leaves it out: a smaller image, in which compile=auto trains eager.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
@@ -37,7 +37,7 @@ RUN mkdir --parents /tmp/empty/conf /tmp/empty/src/mulligan \
     && find /usr/local/lib/python3*/site-packages -name torch -prune -o -name tests -type d -prune -exec rm -r {} + \
     && rm -r /tmp/empty
 
-ARG COMPILER=0
+ARG COMPILER=1
 RUN if [ "$COMPILER" = 1 ]; then \
         apt-get update \
         && apt-get install --yes --no-install-recommends g++ \
