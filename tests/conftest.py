@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP
 import pytest
 from hypothesis import settings
 
+from mulligan.cli.main import main
 from mulligan.data.documents import PythonStdlib
 from mulligan.files import exclusive
 
@@ -106,5 +107,21 @@ def mulligan(tmp_path: Path) -> Cli:
         return subprocess.run(
             command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``mulligan`` in this process, which has the libraries loaded, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr("sys.argv", ["mulligan", *arguments])
+        try:
+            code = main()
+        except SystemExit as end:  # Hydra's way out of --help
+            code = int(end.code or 0)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run

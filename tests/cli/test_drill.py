@@ -1,33 +1,22 @@
 """``mulligan drill`` as a user runs it: a run without a fault, one run a fault, a table and the numbers as JSON."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mulligan.cli.main import main
-from tests.training.test_rewind import run_program
+from tests.conftest import Cli
+from tests.training.conftest import run_program
 
 SHORT = (
     "max_steps=12", "checkpoint.every_n_steps=6", "logger=none", "faults.no_number.at_step=8",
     "faults.no_number.num_steps=1", "faults.plateau.at_step=10",
 )  # fmt: skip
-Drill = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def drill(
-    tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Drill:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mulligan", "drill", *tiny, *SHORT, *options])
-        code = main()
-        return code, *capsys.readouterr()
-
-    return run
+def drill(tiny: tuple[str, ...], here: Cli) -> Cli:
+    return lambda *options: here("drill", *tiny, *SHORT, *options)
 
 
 def rows(printed: str) -> dict[str, list[str]]:
@@ -35,10 +24,10 @@ def rows(printed: str) -> dict[str, list[str]]:
     return {name: row for name, *row in cells}
 
 
-def test_two_faults_and_a_second_drill_of_the_same_name(drill: Drill) -> None:
-    code, printed, _ = drill("only=[no_number,plateau]", "faults.plateau.size=3.0", "output=numbers.json")
-    assert code == 0
-    table, numbers = rows(printed), json.loads(Path("numbers.json").read_text())
+def test_two_faults_and_a_second_drill_of_the_same_name(drill: Cli) -> None:
+    done = drill("only=[no_number,plateau]", "faults.plateau.size=3.0", "output=numbers.json")
+    assert done.returncode == 0, done.stderr
+    table, numbers = rows(done.stdout), json.loads(Path("numbers.json").read_text())
     assert list(table) == ["clean", "no_number", "plateau"]
     assert table["clean"][:4] == ["-", "-", "0", "0"]
     assert table["no_number"][:4] == ["withheld", "0", "0", "0"]
@@ -48,21 +37,21 @@ def test_two_faults_and_a_second_drill_of_the_same_name(drill: Drill) -> None:
     assert numbers["plateau"]["loss"] > numbers["clean"]["loss"]
     assert "at_step: 10" in Path("runs/drill/plateau/config.yaml").read_text()
 
-    code, _, said = drill("only=[no_number,plateau]")
-    assert code == 2
-    assert "runs/drill is there already: remove it, or give the drill another name" in said
+    done = drill("only=[no_number,plateau]")
+    assert done.returncode == 2
+    assert "runs/drill is there already: remove it, or give the drill another name" in done.stderr
 
 
-def test_a_halt_is_a_result(drill: Drill) -> None:
-    code, printed, _ = drill("only=[no_number]", "stability.policy.rewind=false", "stability.policy.max_withheld=0")
-    assert code == 0
-    assert rows(printed)["no_number"] == ["halt", "0", "0", f"{(9 - 6) * 4 * 32}", "halted", "-"]
+def test_a_halt_is_a_result(drill: Cli) -> None:
+    done = drill("only=[no_number]", "stability.policy.rewind=false", "stability.policy.max_withheld=0")
+    assert done.returncode == 0, done.stderr
+    assert rows(done.stdout)["no_number"] == ["halt", "0", "0", f"{(9 - 6) * 4 * 32}", "halted", "-"]
 
 
-def test_a_run_that_nobody_guards(drill: Drill) -> None:
-    code, printed, _ = drill("only=[no_number]", "stability=none", "output=numbers.json")
-    assert code == 0
-    assert rows(printed)["no_number"] == ["-", "-", "0", "0", "nan", "-"]
+def test_a_run_that_nobody_guards(drill: Cli) -> None:
+    done = drill("only=[no_number]", "stability=none", "output=numbers.json")
+    assert done.returncode == 0, done.stderr
+    assert rows(done.stdout)["no_number"] == ["-", "-", "0", "0", "nan", "-"]
     assert json.loads(Path("numbers.json").read_text())["no_number"]["loss"] is None
 
 

@@ -1,38 +1,23 @@
 """``mulligan evaluate``: several suites in one table and one file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mulligan.cli import compose
-from mulligan.cli.main import main
 from mulligan.files import read_json
+from tests.conftest import Cli
 
-Evaluate = Callable[..., int]
 EXPOSURE = ("num_prefixes=8", "prefix_tokens=8", "rollout_tokens=8", "continuation_tokens=8")
 
 
-@pytest.fixture
-def evaluate(sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["mulligan", "evaluate", f"run={sharded_run}", *arguments])
-        return main()
-
-    return run
-
-
-def test_suites_in_one_table_and_one_file(
-    evaluate: Evaluate, sharded_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_suites_in_one_table_and_one_file(sharded_run: Path, here: Cli) -> None:
     Path("passages.txt").write_text("def foo and bar\nreturn self and other\n")
     names = ["held_out", "text", "lambada", "exposure_bias"]
     options = [f"suite.exposure_bias.{one}" for one in EXPOSURE]
     options += ["suite.text.paths=[passages.txt]", "suite.lambada.path=passages.txt", "output=out.json"]
-    assert evaluate(f"suite=[{','.join(names)}]", *options) == 0
-    printed = capsys.readouterr().out
+    done = here("evaluate", f"run={sharded_run}", f"suite=[{','.join(names)}]", *options)
+    assert done.returncode == 0, done.stderr
     written = read_json(Path("out.json"))
     assert list(written["suites"]) == sorted(names)
     assert written["step"] == 6
@@ -40,18 +25,19 @@ def test_suites_in_one_table_and_one_file(
     held_out = written["suites"]["held_out"]
     assert held_out["bits_per_byte"]["value"] == pytest.approx(summary["val_bits_per_byte"], rel=1e-6)
     assert held_out["tokens"] == {"value": summary["val_tokens"], "standard_error": None}
-    lines = [line.split() for line in printed.splitlines()[2:]]
+    lines = [line.split() for line in done.stdout.splitlines()[2:]]
     assert [line[0] for line in lines if line[0] in names] == names
     gap = written["suites"]["exposure_bias"]["gap"]
     assert ["gap", f"{gap['value']:.4f}", f"{gap['standard_error']:.4f}"] in lines
     assert ["passages", "2"] in lines
 
 
-def test_a_mistake_met_at_work_names_the_suite(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("suite=[exposure_bias,held_out]", "suite.exposure_bias.num_prefixes=8") == 2
-    printed = capsys.readouterr()
-    assert "mulligan evaluate: suite.exposure_bias: prefix_tokens=64, rollout_tokens=64" in printed.err
-    assert "bits_per_byte" in printed.out, "the other suite's numbers are lost"
+def test_a_mistake_met_at_work_names_the_suite(sharded_run: Path, here: Cli) -> None:
+    options = ("suite=[exposure_bias,held_out]", "suite.exposure_bias.num_prefixes=8")
+    done = here("evaluate", f"run={sharded_run}", *options)
+    assert done.returncode == 2
+    assert "mulligan evaluate: suite.exposure_bias: prefix_tokens=64, rollout_tokens=64" in done.stderr
+    assert "bits_per_byte" in done.stdout, "the other suite's numbers are lost"
 
 
 def test_a_library_that_is_not_installed_is_named_with_what_brings_it(

@@ -7,23 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from mulligan.cli.main import main
 from mulligan.cli.saved_run import SavedRun
+from tests.conftest import Cli
 
 Generate = Callable[..., str]
 
 
 @pytest.fixture
-def generate(
-    sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Generate:
+def generate(sharded_run: Path, here: Cli) -> Generate:
     """Run the verb with eight new tokens at most, and return what it prints."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr("sys.argv", ["mulligan", "generate", f"run={sharded_run}", "max_new_tokens=8", *arguments])
-        assert main() == 0
-        return capsys.readouterr().out
+        done = here("generate", f"run={sharded_run}", "max_new_tokens=8", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
 

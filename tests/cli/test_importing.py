@@ -5,20 +5,18 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from mulligan.cli.main import main
 from mulligan.data.tokenizer import load_tokenizer
 from mulligan.files import read_json, sha256_file
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import model_with_weights, weights_sha256
+from tests.conftest import Cli
 
 
-def test_a_run_goes_out_and_comes_back(
-    sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for words in (("export", f"run={sharded_run}", "to=out", "format=hf"), ("import", "from=out", "to=back")):
-        monkeypatch.setattr("sys.argv", ["mulligan", *words])
-        assert main() == 0, capsys.readouterr().err
+def test_a_run_goes_out_and_comes_back(sharded_run: Path, here: Cli, tmp_path: Path) -> None:
+    exported = here("export", f"run={sharded_run}", "to=out", "format=hf")
+    assert exported.returncode == 0, exported.stderr
+    imported = here("import", "from=out", "to=back")
+    assert imported.returncode == 0, imported.stderr
     summary = read_json(sharded_run / "summary.json")
     assert f"| weights sha256 | {summary['weights_sha256']} |" in Path("out/README.md").read_text()
     model = model_with_weights(
@@ -33,28 +31,23 @@ def test_a_run_goes_out_and_comes_back(
     read = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     assert told["sha256"] == {name: sha256_file(Path("out") / name) for name in read}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "out"], "temporary files are left"
-    said = capsys.readouterr().out
-    assert "out holds" in said
-    assert "back holds out, a Qwen3ForCausalLM" in said
+    assert "out holds" in exported.stdout
+    assert "back holds out, a Qwen3ForCausalLM" in imported.stdout
 
 
 def test_a_folder_is_complete_or_absent(
-    sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sharded_run: Path, here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "model.safetensors")
 
     monkeypatch.setattr("mulligan.export.hugging_face.write_hashed", full)
-    monkeypatch.setattr("sys.argv", ["mulligan", "export", f"run={sharded_run}", "to=out", "format=hf"])
-    assert main() == 2
-    assert "No space left on device" in capsys.readouterr().err
+    done = here("export", f"run={sharded_run}", "to=out", "format=hf")
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_earlier_step_was_not_evaluated(sharded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["mulligan", "export", f"run={sharded_run}", "to=out", "format=hf", "step=4"])
-    assert main() == 0
+def test_an_earlier_step_was_not_evaluated(sharded_run: Path, here: Cli) -> None:
+    assert here("export", f"run={sharded_run}", "to=out", "format=hf", "step=4").returncode == 0
     assert "was not evaluated at this step" in Path("out/README.md").read_text()

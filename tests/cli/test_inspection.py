@@ -11,10 +11,9 @@ from hydra import compose, initialize_config_dir
 
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.cli.inspection import suspects
-from mulligan.cli.main import main
 from mulligan.cli.record import write_record
 from mulligan.data.tokenizer import tokenizer_in
-from tests.conftest import TINY
+from tests.conftest import TINY, Cli
 from tests.training.conftest import silent
 from tests.training.test_rewind import sure_at
 
@@ -41,14 +40,13 @@ def healed(corpus: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def inspect(healed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the verb in this process, and return what it wrote as JSON."""
+def inspect(healed: Path, here: Cli) -> Any:
+    """Run the verb in this process, and return what it wrote as JSON and what it printed."""
 
-    def run(*overrides: str) -> Any:
-        output = tmp_path / "all.json"
-        monkeypatch.setattr("sys.argv", ["mulligan", "inspect", f"run={healed}", f"output={output}", *overrides])
-        assert main() == 0
-        return json.loads(output.read_text())
+    def run(*overrides: str) -> tuple[Any, str]:
+        done = here("inspect", f"run={healed}", "output=all.json", *overrides)
+        assert done.returncode == 0, done.stderr
+        return json.loads(Path("all.json").read_text()), done.stdout
 
     return run
 
@@ -56,7 +54,7 @@ def inspect(healed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
 @pytest.mark.parametrize("number", [0, 1])
 def test_samples_and_losses_are_those_of_then(inspect: Any, healed: Path, number: int) -> None:
     steps, samples, attempt = WANTED[number]
-    content = inspect(f"intervention={number}")
+    content, _ = inspect(f"intervention={number}")
     assert content["intervention"]["skip"][0] == (28, 56)[number]
     assert content["judged_by"]["step"] == steps[0] - 1
     found = sorted(content["samples"], key=lambda one: one["sample"])
@@ -69,7 +67,7 @@ def test_samples_and_losses_are_those_of_then(inspect: Any, healed: Path, number
 
 
 def test_places_and_text_are_those_of_the_shards(inspect: Any, healed: Path) -> None:
-    content = inspect("intervention=0", "top=2")
+    content, _ = inspect("intervention=0", "top=2")
     shown = [one for one in content["samples"] if "text" in one]
     assert {1, 2} <= {one["rank_by_loss"] for one in shown} & {
         one["rank_by_gradient_norm"] for one in content["samples"]
@@ -84,39 +82,34 @@ def test_places_and_text_are_those_of_the_shards(inspect: Any, healed: Path) -> 
         assert text == tokenizer.decode(tokens.tolist()).replace("\n", "↵")
 
 
-def test_it_prints_a_table_of_all_or_one_in_detail(inspect: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [entry["target"] for entry in inspect()["interventions"]] == [7, 9]
-    table = capsys.readouterr().out.splitlines()
-    assert table[1].split()[:8] == ["0", "rewind", "loss", "9", "10", "11", "7", "28..47"]
-    inspect("intervention=1", "max_steps=2", "top=1", "characters=20")
-    printed = capsys.readouterr().out
+def test_it_prints_a_table_of_all_or_one_in_detail(inspect: Any) -> None:
+    content, table = inspect()
+    assert [entry["target"] for entry in content["interventions"]] == [7, 9]
+    assert table.splitlines()[1].split()[:8] == ["0", "rewind", "loss", "9", "10", "11", "7", "28..47"]
+    _, printed = inspect("intervention=1", "max_steps=2", "top=1", "characters=20")
     assert "intervention 1: rewind at step 15, back to step 9, without the samples 56 to " in printed
     assert "8 samples of the updates 13 to 14 of 3 (max_steps=2), judged by the state of step 12" in printed
     assert "files:train_000000.npy:" in printed
 
 
-def test_a_ledger_that_lost_lines_is_named(
-    healed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_ledger_that_lost_lines_is_named(healed: Path, here: Cli) -> None:
     path = healed / "ledger.jsonl"
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"\n") + 1])
-    monkeypatch.setattr("sys.argv", ["mulligan", "inspect", f"run={healed}"])
-    assert main() == 2
+    done = here("inspect", f"run={healed}")
     path.write_bytes(content)
-    assert "ledger.jsonl has lost lines" in (said := capsys.readouterr().err)
-    assert "was written under 2, and 1 are left" in said
+    assert done.returncode == 2
+    assert "ledger.jsonl has lost lines" in done.stderr
+    assert "was written under 2, and 1 are left" in done.stderr
 
 
-def test_without_a_state_of_then_the_newest_judges(
-    inspect: Any, healed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_state_of_then_the_newest_judges(inspect: Any, healed: Path) -> None:
     for path in healed.glob("checkpoints/**/step_*.ckpt"):
         if path.stem != "step_00000018":
             path.rename(path.with_suffix(".away"))
-    content = inspect("intervention=0")
+    content, printed = inspect("intervention=0")
     assert content["judged_by"]["step"] == 18
-    assert "the state of step 18, 9 after the first: the newest, as none that led to them" in capsys.readouterr().out
+    assert "the state of step 18, 9 after the first: the newest, as none that led to them" in printed
     for path in healed.glob("checkpoints/**/*.away"):
         path.rename(path.with_suffix(".ckpt"))
 

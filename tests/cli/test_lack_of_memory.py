@@ -1,13 +1,12 @@
 """A model or a step for which the device has no room: one line says what was asked for and what takes less."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mulligan.cli.main import main
 from mulligan.model.transformer import Transformer
+from tests.conftest import Cli
 
 OF_A_GPU = (
     "Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 8.00 MiB is free. Process 4711 has "
@@ -32,18 +31,11 @@ def lack_on_cpu(*_: Any, **__: Any) -> None:
     ],
 )
 def test_one_line_says_what_takes_less(
-    method: str,
-    lack: Any,
-    asked: str,
-    tiny: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    method: str, lack: Any, asked: str, tiny: tuple[str, ...], here: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Transformer, method, lack)
-    monkeypatch.setattr("sys.argv", ["mulligan", "train", *tiny])
-    assert main() == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    done = here("train", *tiny)
+    assert done.returncode == 2
+    line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(f"mulligan train: out of memory: {asked}; if nobody else uses the device, less is needed")
     assert "a smaller micro_batch, activation_checkpointing=true" in line

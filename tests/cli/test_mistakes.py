@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from mulligan.cli.main import main
 from mulligan.cli.record import write_record
 from mulligan.files import write_json
 from mulligan.stability.ledger import Ledger
+from tests.conftest import Cli
 from tests.model.test_folder import save
 
 MISTAKES = {
@@ -322,10 +322,7 @@ WITHHELD = {
 
 
 @pytest.mark.parametrize("line", MISTAKES)
-def test_mistake(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_mistake(line: str, here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("table.csv").write_text("text\n")
     Path("old.safetensors").touch()
     Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
@@ -348,41 +345,33 @@ def test_mistake(
     Ledger(Path("healed/ledger.jsonl")).append("withheld", **WITHHELD)
     verb, *overrides = line.split(" ", 1)
     split = overrides[0].split(" ") if overrides and "{" not in overrides[0] else overrides
-    monkeypatch.setattr("sys.argv", ["mulligan", verb, *split])
     with monkeypatch.context() as patch:
         patch.setattr(logging.getLogger(), "handlers", [])  # pytest's keep off the console what a user would see there
-        code = main()
-    printed = capsys.readouterr()
-    assert code == 2
-    assert MISTAKES[line] in printed.err
-    assert len(printed.err.strip().splitlines()) == 1, printed.err
-    assert "Traceback" not in printed.err + printed.out
+        done = here(verb, *split)
+    assert done.returncode == 2
+    assert MISTAKES[line] in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
     assert not Path("runs").exists(), "a mistake left files behind"
 
 
-def test_another_rank_says_what_rank_zero_did_not_see(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_another_rank_says_what_rank_zero_did_not_see(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     waited: list[float] = []
     monkeypatch.setattr(time, "sleep", waited.append)
-    monkeypatch.setattr("sys.argv", ["mulligan", "train", "optimizer.lr=-1"])
-    assert main() == 2
-    assert capsys.readouterr().err == "mulligan train RANK=3: optimizer.lr=-1 must be above 0\n"
+    done = here("train", "optimizer.lr=-1")
+    assert done.returncode == 2
+    assert done.stderr == "mulligan train RANK=3: optimizer.lr=-1 must be above 0\n"
     assert waited == [5.0], "no time for rank zero to say the same and end this one"
 
 
 @pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"])
-def test_a_launchers_variable_that_is_no_number(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_launchers_variable_that_is_no_number(name: str, here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "one")
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr("sys.argv", ["mulligan", "train"])
-    assert main() == 2
-    assert f": {name}='one' in the environment must be a whole number\n" in capsys.readouterr().err
+    done = here("train")
+    assert done.returncode == 2
+    assert f": {name}='one' in the environment must be a whole number\n" in done.stderr
 
 
 def test_there_are_thirty() -> None:

@@ -10,36 +10,35 @@ from typing import Any
 import pytest
 import torch
 
-from mulligan.cli.main import main
 from mulligan.model.transformer import Transformer
 from tests.conftest import Cli, environment
 from tests.model.test_config import NAMES, config_of
 
-Plan = Callable[..., dict[str, Any]]
+Plan = Callable[..., tuple[dict[str, Any], str]]
 GPUS = ("trainer=fsdp", "trainer.devices=64", "global_batch_samples=512", "hardware=h100")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc tells of memory here")
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.chdir(tmp_path)
+def plan(here: Cli) -> Plan:
+    """Run the verb, and return what it wrote as JSON and what it printed."""
 
-    def run(*overrides: str) -> dict[str, Any]:
-        monkeypatch.setattr("sys.argv", ["mulligan", "plan", *overrides, "output=plan.json"])
-        assert main() == 0
+    def run(*overrides: str) -> tuple[dict[str, Any], str]:
+        done = here("plan", *overrides, "output=plan.json")
+        assert done.returncode == 0, done.stderr
         assert not Path("runs").exists()
-        return json.loads(Path("plan.json").read_text())
+        return json.loads(Path("plan.json").read_text()), done.stdout
 
     return run
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_of_the_built_model(name: str, plan: Plan) -> None:
-    told = plan(f"model={name}")["parameters"]
+    told, _ = plan(f"model={name}")
     with torch.device("meta"):
         model = Transformer(config_of(name))
     sizes = {named: parameter.numel() for named, parameter in model.named_parameters()}  # a shared one once
-    assert told == {
+    assert told["parameters"] == {
         "all": sum(sizes.values()),
         "blocks": sum(size for named, size in sizes.items() if named.startswith("blocks.")),
         "embeddings": sum(size for named, size in sizes.items() if "embedding." in named),
@@ -50,13 +49,14 @@ def test_parameters_are_those_of_the_built_model(name: str, plan: Plan) -> None:
 
 @pytest.mark.parametrize(("every_n_steps", "share"), [(100, 0.0), (75, 0.25)], ids=["of snapshots", "of its own"])
 def test_a_checkpoint_of_a_snapshot_needs_no_copy(every_n_steps: int, share: float, plan: Plan) -> None:
-    told = plan("trainer=cpu", "stability.snapshots.keep=4", f"checkpoint.every_n_steps={every_n_steps}")
+    told, _ = plan("trainer=cpu", "stability.snapshots.keep=4", f"checkpoint.every_n_steps={every_n_steps}")
     parts = told["memory"]["parts"]
     assert parts["copy of a checkpoint"] == share * parts["snapshots"]
 
 
-def test_a_run_on_gpus_that_are_not_there(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    told = plan("model=llama_1b", *GPUS, "sequence_length=2048", "max_tokens_per_parameter=20", "price_per_hour=2.5")
+def test_a_run_on_gpus_that_are_not_there(plan: Plan) -> None:
+    keys = ("sequence_length=2048", "max_tokens_per_parameter=20", "price_per_hour=2.5")
+    told, printed = plan("model=llama_1b", *GPUS, *keys)
     run, time = told["run"], told["time"]
     assert run["num_steps"] == -(-20 * 1_235_814_400 // (512 * 2048))
     assert (run["micro_batch"], run["accumulation"], run["precision"]) == (8, 1, "bf16-mixed")
@@ -78,17 +78,15 @@ def test_a_run_on_gpus_that_are_not_there(plan: Plan, capsys: pytest.CaptureFixt
     storage = told["storage"]
     assert storage["checkpoint_bytes"] == 12 * 1_235_814_400
     assert storage["host_bytes"] == pytest.approx(4 * 12 * 1_235_814_400 / 64), "a checkpoint is written from one"
-    printed = capsys.readouterr().out
     assert "1,235,814,400" in printed
     assert "fits" in printed
     assert "Scaling at this global batch" in printed
 
 
-def test_what_does_not_fit(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    told = plan("model=llama_8b", "trainer=ddp", "trainer.devices=8", "hardware=a100")
+def test_what_does_not_fit(plan: Plan) -> None:
+    told, printed = plan("model=llama_8b", "trainer=ddp", "trainer.devices=8", "hardware=a100")
     assert told["memory"]["fits"] is False
     assert told["storage"]["refused"].startswith("stability.snapshots.keep=4 states of 96.36 GB are more than")
-    printed = capsys.readouterr().out
     assert "does not fit" in printed
     assert "`mulligan train` will refuse" in printed
 
@@ -102,7 +100,7 @@ def test_what_does_not_fit(plan: Plan, capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_a_budget_fills_in_the_rest(given: tuple[str, ...], params: float, tokens: float, plan: Plan) -> None:
-    told = plan(*given)
+    told, _ = plan(*given)
     assert told["budget"]["params"] == pytest.approx(params, rel=0.001)
     assert told["budget"]["tokens"] == pytest.approx(tokens)
     assert "memory" not in told

@@ -22,15 +22,15 @@ from mulligan.training.schedules import Schedule
 from tests.conftest import Cli
 
 
-def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    assert mulligan("train", *tiny).returncode == 0
+def test_a_changed_config_is_refused_unless_told(here: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    assert here("train", *tiny).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
-    refused = mulligan("train", *tiny, "optimizer.lr=1e-2", "log_every_n_steps=2")
+    refused = here("train", *tiny, "optimizer.lr=1e-2", "log_every_n_steps=2")
     assert refused.returncode == 2
     assert "optimizer.lr: 0.002 -> 0.01" in refused.stderr
     assert "log_every_n_steps" not in refused.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
-    told = mulligan("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")
+    told = here("train", *tiny, "max_steps=10", "optimizer.lr=1e-2", "accept_changes=true")
     assert told.returncode == 0, told.stderr
     assert "goes on with another config: max_steps: 8 -> 10; optimizer.lr: 0.002 -> 0.01\n" in told.stdout
     rows = list(csv.DictReader((tmp_path / "runs/default/metrics/version_1/metrics.csv").read_text().splitlines()))
@@ -43,7 +43,7 @@ def test_a_changed_config_is_refused_unless_told(mulligan: Cli, tiny: tuple[str,
     ]
     lines = (tmp_path / "runs/default/provenance.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 8]  # what was refused is no start
-    replayed = mulligan("replay", "run=runs/default")
+    replayed = here("replay", "run=runs/default")
     assert (replayed.returncode, replayed.stdout) == (2, "")
     (line,) = replayed.stderr.splitlines()
     assert "its config was changed after step 8" in line
@@ -84,8 +84,8 @@ def test_nothing_but_a_model_is_made_of_a_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_accepted_leaves_the_run_as_it_was(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    assert mulligan("train", *tiny).returncode == 0
+def test_what_cannot_be_accepted_leaves_the_run_as_it_was(here: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    assert here("train", *tiny).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     for overrides, message in (
         (("model.width=32", "optimizer.lr=1e-2"), "begin a run of another name. Different: model.width: 16 -> 32"),
@@ -93,25 +93,25 @@ def test_what_cannot_be_accepted_leaves_the_run_as_it_was(mulligan: Cli, tiny: t
         (("seed=5",), "Different: seed: 0 -> 5"),
         (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),
     ):
-        refused = mulligan("train", *tiny, *overrides, "accept_changes=true")
+        refused = here("train", *tiny, *overrides, "accept_changes=true")
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
         assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
 
 
-def test_a_run_in_use_is_named(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_run_in_use_is_named(here: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     with exclusive(tmp_path / "runs/default/.lock"):
-        refused = mulligan("train", *tiny)
+        refused = here("train", *tiny)
     assert refused.returncode == 2
     assert "runs/default is in use by another process" in refused.stderr
 
 
 @pytest.mark.slow
-def test_a_run_is_judged_on_its_own_data_only(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    assert mulligan("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
-    assert mulligan("evaluate", "run=runs/default").returncode == 0
-    assert mulligan("train", *tiny, "name=other", "data.split_seed=5").returncode == 0
+def test_a_run_is_judged_on_its_own_data_only(here: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    assert here("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
+    assert here("evaluate", "run=runs/default").returncode == 0
+    assert here("train", *tiny, "name=other", "data.split_seed=5").returncode == 0
     (tmp_path / "runs/other/data.json").replace(tmp_path / "runs/default/data.json")
-    refused = mulligan("evaluate", "run=runs/default")
+    refused = here("evaluate", "run=runs/default")
     assert refused.returncode == 2
     assert "is not the data" in refused.stderr

@@ -10,12 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mulligan.cli.compose import CONF, plain
-from mulligan.cli.main import main
 from mulligan.cli.record import read_record, write_record
 from mulligan.cli.runs import set_apart
 from mulligan.files import exclusive, write_json
 from mulligan.stability.ledger import Ledger
-from tests.conftest import TINY
+from tests.conftest import TINY, Cli
 
 OVERRIDES = {
     "finished": ("model=tiny", "name=finished", "optimizer.lr=1e-3"),
@@ -52,19 +51,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def listed(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[dict[str, Any]]:
-    monkeypatch.setattr("sys.argv", ["mulligan", "runs", "output=runs.json", *overrides])
-    assert main() == 0
+def listed(here: Cli, *overrides: str) -> tuple[list[dict[str, Any]], str]:
+    """What it wrote as JSON and what it printed."""
+    done = here("runs", "output=runs.json", *overrides)
+    assert done.returncode == 0, done.stderr
     found = json.loads(Path("runs.json").read_text())
     assert isinstance(found, list)
-    return found
+    return found, done.stdout
 
 
-def test_each_run_has_a_line_of_its_own(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_run_has_a_line_of_its_own(folder: Path, here: Cli) -> None:
     with exclusive(Path("runs/begun/.lock")):
-        begun, finished, halfway, torn = listed(monkeypatch)
+        (begun, finished, halfway, torn), printed = listed(here)
     assert [line["folder"] for line in (begun, finished, halfway, torn)] == [
         "runs/begun", "runs/finished", "runs/nested/halfway", "runs/torn"
     ]  # fmt: skip
@@ -78,7 +76,6 @@ def test_each_run_has_a_line_of_its_own(
     }.items() <= halfway.items()  # fmt: skip
     assert begun["cross_entropy"] is begun["held_out"] is None
     assert "torn/config.yaml is not whole" in torn["trouble"]
-    printed = capsys.readouterr().out
     (line,) = (line.split() for line in printed.splitlines() if "halfway" in line)
     assert line[-1] == "optimizer.lr=2e-3"
     assert "model=tiny" not in printed
@@ -88,23 +85,21 @@ def test_each_run_has_a_line_of_its_own(
 @pytest.mark.parametrize(
     ("sort_by", "first"), [("name", "runs/begun"), ("held_out", "runs/nested/halfway"), ("written", "runs/finished")]
 )
-def test_the_order_is_the_one_asked_for(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, sort_by: str, first: str
-) -> None:
+def test_the_order_is_the_one_asked_for(folder: Path, here: Cli, sort_by: str, first: str) -> None:
     for number, name in enumerate(("torn", "begun", "nested/halfway", "finished")):
         for path in Path("runs", name).rglob("*"):
             os.utime(path, (60.0 * number, 60.0 * number))
-    lines = listed(monkeypatch, f"sort_by={sort_by}")
+    lines, _ = listed(here, f"sort_by={sort_by}")
     assert lines[0]["folder"] == first
     assert len(lines) == 4
 
 
-def test_several_folders_and_runs_themselves_are_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = listed(monkeypatch, "folders=[runs/nested,runs/nested/halfway,runs/finished]")
+def test_several_folders_and_runs_themselves_are_listed_once(folder: Path, here: Cli) -> None:
+    lines, _ = listed(here, "folders=[runs/nested,runs/nested/halfway,runs/finished]")
     assert [line["folder"] for line in lines] == ["runs/finished", "runs/nested/halfway"]
 
 
-def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_run_hides_no_other(folder: Path, here: Cli) -> None:
     content = plain(OmegaConf.create(read_record(Path("runs/begun"))))
     write_record(Path("runs/begun"), content | {"model": content["model"] | {"width": -1}})
     write_record(Path("runs/finished"), {key: node for key, node in content.items() if key != "model"})
@@ -112,7 +107,7 @@ def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPat
     for name, node in (("words", {"max_steps": "eight"}), ("nothing", {"checkpoint": None})):
         write_record(Path("runs", name), content | node)
         Path("runs", name, "provenance.jsonl").touch()
-    lines = listed(monkeypatch)
+    lines, _ = listed(here)
     assert [line["state"] for line in lines] == ["unreadable"] * 6
     wanted = (
         "model.width=-1 must be at least 1", "its model has no _target_", "provenance.jsonl:1: not whole JSON",
@@ -121,45 +116,40 @@ def test_a_broken_run_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPat
     assert [said in line["trouble"] for said, line in zip(wanted, lines, strict=True)] == [True] * 6, lines
 
 
-def test_metrics_that_are_torn_are_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_metrics_that_are_torn_are_told(folder: Path, here: Cli) -> None:
     metrics = Path("runs/nested/halfway/metrics/version_0/metrics.csv")
     whole = metrics.read_text()
     metrics.write_text(whole + "5,3")
-    (line,) = listed(monkeypatch, "folders=[runs/nested]")
+    (line,), _ = listed(here, "folders=[runs/nested]")
     assert (line["cross_entropy"], line["trouble"]) == (5.25, ""), "a last line that a kill cut off is no trouble"
     metrics.write_text(whole + "5,3\n")
-    capsys.readouterr()
-    (line,) = listed(monkeypatch, "folders=[runs/nested]")
+    (line,), printed = listed(here, "folders=[runs/nested]")
     assert (line["state"], line["cross_entropy"]) == ("stopped", None)
     assert "metrics.csv:7: 2 cells where the header has 5" in line["trouble"]
-    _, row, reason, _ = capsys.readouterr().out.splitlines()
+    _, row, reason, _ = printed.splitlines()
     assert row.endswith("optimizer.lr=2e-3")
     assert reason == f"runs/nested/halfway: {line['trouble']}"
 
 
-def test_links_are_followed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_are_followed_once(folder: Path, here: Cli) -> None:
     Path("elsewhere").mkdir()
     Path("runs/finished").rename("elsewhere/finished")
     Path("runs/finished").symlink_to(folder / "elsewhere/finished")
     Path("runs/nested/halfway/back").symlink_to(folder / "runs")
     Path("runs/a_torn").symlink_to(folder / "runs/torn")
     names = ["runs/begun", "runs/finished", "runs/nested/halfway", "runs/torn"]
-    assert [line["folder"] for line in listed(monkeypatch)] == names
-    own_names_first = listed(monkeypatch, "folders=[runs/torn,runs/a_torn,runs/finished,elsewhere]")
+    assert [line["folder"] for line in listed(here)[0]] == names
+    own_names_first, _ = listed(here, "folders=[runs/torn,runs/a_torn,runs/finished,elsewhere]")
     assert [line["folder"] for line in own_names_first] == ["elsewhere/finished", "runs/torn"]
 
 
-def test_off_a_terminal_a_run_has_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_off_a_terminal_a_run_has_one_line(folder: Path, here: Cli) -> None:
     content, overrides = read_record(Path("runs/begun")) or {}, [f"data.sources.files.paths=[{'x' * 300}]", "seed=7"]
     name = f"runs/{'very_' * 20}long"
     write_record(Path(name), content | {"checkpoint": {"folder": f"{name}/checkpoints"}})
     Path(name, "provenance.jsonl").write_text(json.dumps({"overrides": overrides}) + "\n")
-    listed(monkeypatch)
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "very_" in line)
+    _, printed = listed(here)
+    (line,) = (line for line in printed.splitlines() if "very_" in line)
     assert line.split()[0] == name
     assert line.split()[-2:] == overrides
 

@@ -3,28 +3,17 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
-from mulligan.cli.main import main
 from mulligan.cli.saved_model import SavedModel, open_model
 from mulligan.cli.saved_run import SavedRun
 from mulligan.data.tokenizer import tokenizer_path
 from mulligan.model.weights import weights_sha256
+from tests.conftest import Cli
 
 
-def test_an_exported_model_speaks_as_its_run(
-    tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def printed(*arguments: str) -> str:
-        monkeypatch.setattr("sys.argv", ["mulligan", *arguments])
-        assert main() == 0
-        return capsys.readouterr().out
-
-    printed("train", *tiny, "max_steps=2")
+def test_an_exported_model_speaks_as_its_run(tiny: tuple[str, ...], here: Cli) -> None:
+    assert here("train", *tiny, "max_steps=2").returncode == 0
     Path("kept").mkdir()
-    printed("export", "run=runs/default", "to=kept/model.safetensors")
+    assert here("export", "run=runs/default", "to=kept/model.safetensors").returncode == 0
     run, kept = open_model(Path("runs/default")), open_model(Path("kept"))
     assert isinstance(run, SavedRun)
     assert isinstance(kept, SavedModel)
@@ -34,7 +23,8 @@ def test_an_exported_model_speaks_as_its_run(
     assert weights_sha256(kept.model().state_dict()) == weights_sha256(run.model().state_dict())
     assert kept.tokenizer().model == run.tokenizer().model
     assert kept.sequence_length == 32
-    said = [
-        printed("generate", f"run={folder}", "prompt=import", "max_new_tokens=9") for folder in ("runs/default", "kept")
-    ]
-    assert said[0] == said[1] != "import\n"
+    one, other = (
+        here("generate", f"run={folder}", "prompt=import", "max_new_tokens=9") for folder in ("runs/default", "kept")
+    )
+    assert one.returncode == other.returncode == 0
+    assert one.stdout == other.stdout != "import\n"

@@ -4,13 +4,11 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mulligan.cli import main as main_file
-from mulligan.cli.main import main
 from tests.conftest import Cli
 
 PREPARING = ("data", "tokenizer")
@@ -18,15 +16,13 @@ Printed = Callable[..., str]
 
 
 @pytest.fixture
-def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
-    """Run a verb that does well in this process, which has the libraries loaded, and return what it prints."""
-    monkeypatch.chdir(tmp_path)
+def printed(here: Cli) -> Printed:
+    """Run a verb that does well in this process, and return what it prints."""
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr("sys.argv", ["mulligan", *arguments])
-        with suppress(SystemExit):  # Hydra's way out of --help
-            assert main() == 0
-        return capsys.readouterr().out
+        done = here(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
 

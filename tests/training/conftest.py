@@ -1,6 +1,11 @@
-"""Tiny training runs in this process, built as the command line builds them."""
+"""Tiny training runs in this process, built as the command line builds them, or by a program with ranks."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from mulligan.cli.compose import CONF, build, plain
 from mulligan.training.run import TrainingRun
+from tests.conftest import environment
 
 MakeRun = Callable[..., TrainingRun]
 Compose = Callable[..., dict[str, Any]]
@@ -33,3 +39,19 @@ def make_run(composed: Compose) -> MakeRun:
 
 def silent(*_: Any) -> None:
     """A report and a warning that no one reads."""
+
+
+def run_program(folder: Path, *arguments: str) -> str:
+    """What a program of Python, which starts ranks of its own, says in ``folder``."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=200)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # no rank outlives the test
+        process.wait()
+    assert process.returncode == 0, output
+    return output

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mulligan.cli.main import main
 from mulligan.files import HashingWriter
 from mulligan.stability.ledger import Ledger
 from mulligan.training import checkpoint_io
@@ -21,7 +20,7 @@ from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import checkpoint_path, load_checkpoint, load_unsharded, newest_whole
 from mulligan.training.state_tree import leaves
 from tests.conftest import SHARDED, Cli
-from tests.training.conftest import Compose, MakeRun, silent
+from tests.training.conftest import MakeRun, silent
 from tests.training.test_resume import assert_same, start
 from tests.training.test_sharded import WHOLE, as_rank
 
@@ -64,11 +63,7 @@ def test_steps_go_on_while_a_checkpoint_is_written(
 
 @pytest.mark.parametrize("full_at", [4, 8])
 def test_a_full_disk_is_one_line_at_the_next_save_or_the_end(
-    composed: Compose,
-    tiny: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    full_at: int,
+    here: Cli, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, full_at: int
 ) -> None:
     write = HashingWriter.write
 
@@ -78,9 +73,9 @@ def test_a_full_disk_is_one_line_at_the_next_save_or_the_end(
         return write(self, chunk)
 
     monkeypatch.setattr(HashingWriter, "write", full)
-    monkeypatch.setattr("sys.argv", ["mulligan", "train", *tiny])
-    assert main() == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    done = here("train", *tiny)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     told = "No space left on device; make room there, and the same command goes on"
     assert line == f"mulligan train: {checkpoint_path(CHECKPOINTS, full_at)}: {told}"
     assert newest(CHECKPOINTS.parent, []) == full_at - 2

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.cli.main import main
 from mulligan.cli.record import write_record
 from mulligan.data.sequencer import Sequencer
 from mulligan.files import read_json
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import Checkpoint
 from mulligan.training.counterfactual import SETTLING_STEPS, Arm, Outcome, arms, verdict
+from tests.conftest import Cli
 from tests.training.conftest import Compose, MakeRun, silent
 
 BATCH = 4
@@ -85,11 +85,7 @@ NOISE = (
 
 @pytest.mark.parametrize("detected", [(), BY_GRADIENTS])
 def test_garbage_is_found_to_be_the_data(
-    make_run: MakeRun,
-    composed: Compose,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    detected: tuple[str, ...],
+    make_run: MakeRun, composed: Compose, here: Cli, detected: tuple[str, ...]
 ) -> None:
     settings = (*GUARDED, *detected, *GARBAGE)
     run = make_run(*settings)
@@ -98,22 +94,18 @@ def test_garbage_is_found_to_be_the_data(
     (number,) = [entry["number"] for entry in rewinds if entry["onset"] <= 61 < entry["step"]]
     assert rewinds[0]["trigger"] == ("gradient" if detected else "loss")
     options = ("run=runs/default", f"intervention={number}", "test=counterfactual", "output=found.json")
-    monkeypatch.setattr("sys.argv", ["mulligan", "inspect", *options])
-    assert main() == 0
-    assert "verdict: the data: these batches spike from another state too" in capsys.readouterr().out
+    done = here("inspect", *options)
+    assert done.returncode == 0, done.stderr
+    assert "verdict: the data: these batches spike from another state too" in done.stdout
     found = read_json(Path("found.json"))["counterfactual"]
     assert [arm["spiked"] for arm in found["arms"]] == [True, False, True]
     assert found["arms"][1]["highest_rise"] < 1.0 < found["arms"][0]["highest_rise"]
 
 
-def test_a_fault_of_the_machine_does_not_come_again(
-    make_run: MakeRun, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_of_the_machine_does_not_come_again(make_run: MakeRun, composed: Compose, here: Cli) -> None:
     run = make_run(*GUARDED, *NOISE)
     run.train(silent, silent, lambda: write_record(run.folder, composed(*GUARDED, *NOISE)))
     number = Ledger(run.folder / "ledger.jsonl").rewinds[0]["number"]
-    monkeypatch.setattr(
-        "sys.argv", ["mulligan", "inspect", "run=runs/default", f"intervention={number}", "test=counterfactual"]
-    )
-    assert main() == 0
-    assert "verdict: it does not come again from this state" in capsys.readouterr().out
+    done = here("inspect", "run=runs/default", f"intervention={number}", "test=counterfactual")
+    assert done.returncode == 0, done.stderr
+    assert "verdict: it does not come again from this state" in done.stdout

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mulligan.cli.main import main
 from mulligan.files import sha256_file, write_json
 from mulligan.model.transformer import Transformer
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.run import TrainingRun
+from tests.conftest import Cli
 from tests.training.conftest import MakeRun, silent
 from tests.training.test_ranks import record
 from tests.training.test_resume import assert_same, interrupted
@@ -56,21 +56,15 @@ def test_stopped_it_goes_on_with_the_same_bits(make_run: MakeRun) -> None:
     assert_same(*map(load_checkpoint, ended))
 
 
-def test_the_run_is_bound_to_them(
-    make_run: MakeRun, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_run_is_bound_to_them(make_run: MakeRun, tiny: tuple[str, ...], here: Cli) -> None:
     save(make_run(), Path("begun"))
-    monkeypatch.setattr(
-        "sys.argv", ["mulligan", "train", *tiny, "model=initial", "initial_weights=begun", "max_steps=2"]
-    )
-    assert main() == 0
+    assert here("train", *tiny, "model=initial", "initial_weights=begun", "max_steps=2").returncode == 0
     line = json.loads(Path("runs/default/provenance.jsonl").read_text())
     assert line["initial_weights_sha256"] == sha256_file(Path("begun/model.safetensors"))
-    monkeypatch.setattr("sys.argv", ["mulligan", "train", *tiny, "max_steps=2", "accept_changes=true"])
-    assert main() == 2
-    refused = capsys.readouterr().err
-    assert "cannot go on from other weights" in refused
-    assert "initial_weights: begun -> None" in refused
+    done = here("train", *tiny, "max_steps=2", "accept_changes=true")
+    assert done.returncode == 2
+    assert "cannot go on from other weights" in done.stderr
+    assert "initial_weights: begun -> None" in done.stderr
 
 
 @pytest.mark.slow

@@ -1,12 +1,10 @@
 """One objective and one order, however many ranks: real gloo processes against one process with accumulation."""
 
 import csv
-import os
-import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from lightning.pytorch import Callback
 
 from tests.conftest import Cli, environment, lines_of
 from tests.planning.sent_messages import planned, sent
-from tests.training.conftest import MakeRun, silent
+from tests.training import train_and_record
+from tests.training.conftest import MakeRun, run_program, silent
 
-PROGRAM = Path(__file__).with_name("train_and_record.py")
 # The same rate for every step: the second gradient is compared before rounding has grown through Adam.
 OPTIONS = ("max_steps=2", "schedule=constant", "optimizer.lr=1e-6", "model.dropout=0.0", "checkpoint.every_n_steps=100")
 TRAINERS = {"cpu_tp": ("trainer=cpu_fsdp", "trainer.strategy.tensor_parallel_size=2")}
@@ -34,18 +32,12 @@ def record(
     folder.mkdir()
     micro_batch = 4 * sharing(trainer) // (ranks * accumulation)
     shape = (*TRAINERS.get(trainer, (f"trainer={trainer}",)), f"trainer.devices={ranks}", f"micro_batch={micro_batch}")
-    command = [sys.executable, str(PROGRAM), str(folder), *overrides, *OPTIONS, *shape, *more]
-    process = subprocess.Popen(
-        command, cwd=folder.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # no rank outlives the test
-        process.wait()
+    arguments = (str(folder), *overrides, *OPTIONS, *shape, *more)
+    if trainer == "cpu":
+        with chdir(folder.parent):
+            train_and_record.main(*arguments)
+    else:
+        run_program(folder.parent, train_and_record.__file__, *arguments)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 

@@ -245,15 +245,15 @@ def assert_same(first: Any, second: Any) -> None:
 
 
 def test_a_run_without_its_config_or_a_whole_checkpoint_is_not_begun_anew(
-    make_run: MakeRun, mulligan: Cli, tiny: tuple[str, ...]
+    make_run: MakeRun, here: Cli, tiny: tuple[str, ...]
 ) -> None:
     make_run().train(silent, silent)  # the command line writes config.yaml
-    refused = mulligan("train", *tiny, "seed=5")
+    refused = here("train", *tiny, "seed=5")
     assert refused.returncode == 2
     assert "config.yaml of what was trained is missing" in refused.stderr
     Path("runs/early").mkdir()
     Path("runs/early/ledger.jsonl").touch()  # of a run that went back to before its first checkpoint
-    assert "config.yaml of what was trained is missing" in mulligan("train", *tiny, "name=early").stderr
+    assert "config.yaml of what was trained is missing" in here("train", *tiny, "name=early").stderr
     for path in CHECKPOINTS.glob("*.json"):
         path.write_text("[]")
     with pytest.raises(ValueError, match="none of its checkpoints is whole"):

@@ -1,12 +1,7 @@
 """A rewind equals a restart: in place, by fitting again, and by a new process that begins with the ledger's skip."""
 
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +17,7 @@ from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.faults import ScaledGradient
 from mulligan.training.run import TrainingRun
 from mulligan.training.step_sums import StepSums
-from tests.conftest import environment
-from tests.training.conftest import MakeRun, silent
+from tests.training.conftest import MakeRun, run_program, silent
 from tests.training.test_resume import assert_same, interrupted
 
 SPOIL = Path(__file__).with_name("train_and_spoil.py")
@@ -114,21 +108,6 @@ def test_a_rewind_that_gives_up_the_only_checkpoint_saves_its_state(make_run: Ma
     assert sorted(steps) == [6, 10, 14]
 
 
-def run_program(folder: Path, *arguments: str) -> str:
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=200)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # no rank outlives the test
-        process.wait()
-    assert process.returncode == 0, output
-    return output
-
-
 def begin_anew_at(folder: Path, step: int) -> None:
     """Copy the run ``spoilt`` as it was at ``step`` to ``new``, with the ledger of its end."""
     shutil.copytree(folder / "runs/spoilt", folder / "runs/new")
@@ -140,7 +119,8 @@ def begin_anew_at(folder: Path, step: int) -> None:
 @pytest.mark.parametrize(
     "trainer",
     [
-        ("trainer=cpu_ddp", "trainer.devices=4"),  # of two, sums are the same in any order
+        # Of two, sums are the same in any order.
+        pytest.param(("trainer=cpu_ddp", "trainer.devices=4"), marks=pytest.mark.slow),
         ("trainer=cpu_fsdp", "micro_batch=1"),
         pytest.param(("trainer=cpu_ddp", "micro_batch=1"), marks=pytest.mark.slow),
         pytest.param(

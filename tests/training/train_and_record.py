@@ -62,7 +62,8 @@ def num_collectives() -> int:
 
 
 class Record(Callback):
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.operators, self.reads = CountOperators(), CountReads()
         self.collectives = 0
         self.judged: list[tuple[int, int]] = []  # the last step made when a step was judged, and that
@@ -102,13 +103,13 @@ class Record(Callback):
             "collectives": self.collectives,
             "judged": self.judged,
         }
-        torch.save(seen, Path(sys.argv[1]) / f"rank{rank()}.pt")
+        torch.save(seen, self.folder / f"rank{rank()}.pt")
 
 
-def main() -> None:
+def main(folder: str, *overrides: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        run = build(plain(compose("train", overrides=sys.argv[2:])))
-    record = Record()
+        run = build(plain(compose("train", overrides=list(overrides))))
+    record = Record(Path(folder))
     run.callbacks.append(record)
     if run.guard is not None:
         run.guard.look_on = lambda verdict: record.judged.append((run.trainer.global_step, verdict.judgement.step))
@@ -116,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
