@@ -24,6 +24,7 @@ _SECOND_FACTOR = np.array(0x94D049BB133111EB, dtype=np.uint64)
 _EPOCH_FACTOR = np.array(0xA0761D6478BD642F, dtype=np.uint64)
 _STREAM_FACTOR, _SEED_FACTOR = 0xD1B54A32D192ED03, 0x9E3779B97F4A7C15
 _HALF_WORD, _LOW_BITS = np.array(32, dtype=np.uint64), np.array(24, dtype=np.uint64)
+_ENDS = np.array([0, -1])
 _PERIOD_BITS, _PERIOD_MASK = np.array(MIXTURE_PERIOD.bit_length() - 1), np.array(MIXTURE_PERIOD - 1)
 
 
@@ -135,7 +136,7 @@ class Skips:
 
     def sample_indices(self, positions: Indices) -> Indices:
         """The sample index of each of ascending positions: the k-th index that no range holds."""
-        first, last = self._first_position.searchsorted(positions[[0, -1]], side="right")
+        first, last = self._first_position.searchsorted(positions.take(_ENDS), side="right")
         if first == last:  # no range begins among them
             return positions + self._skipped_through[first]
         passed = self._first_position[first:last].searchsorted(positions, side="right")
