@@ -9,7 +9,7 @@ import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mulligan.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from mulligan.data.sentencepiece_tokenizer import _ASCII_WORD, _WORD, SentencePieceTokenizer
 from mulligan.data.tokenizer import TokenizerRecipe
 from mulligan.data.tokens import Tokenizer
 
@@ -41,6 +41,12 @@ def test_words_encoded_apart_are_the_whole_encoded_at_once(
     tokenizer = SentencePieceTokenizer(model_of(model_type, tuple(texts)))
     assert tokenizer.words_apart
     assert tokenizer.encode(text).tolist() == tokenizer._processor.encode(text)
+
+
+@given(text=st.text(st.characters(max_codepoint=127)))
+@example(text="".join(map(chr, range(128))) * 2)
+def test_words_of_ascii_are_those_of_any_text(text: str) -> None:
+    assert _ASCII_WORD.findall(text) == _WORD.findall(text)
 
 
 def test_pieces_that_span_words_are_heeded(texts: list[str]) -> None:
