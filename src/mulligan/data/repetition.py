@@ -20,14 +20,15 @@ class Repetition(NamedTuple):
 def has_repeated_span(tokens: NDArray[np.uint32]) -> bool:
     """True if some span of 1 to 13 tokens stands 32 times or more in a row (OLMo 2, 2025, section 3.1).
 
-    A span of p tokens repeated r times makes p(r - 1) neighbours with x[i] == x[i + p], and exactly one of their
-    indices is a multiple of p(r - 1). So only those few places are looked at, and then their surroundings.
+    A span of p tokens repeated r times makes p(r - 1) neighbours with x[i] == x[i + p]: two in a row of any indices
+    that lie half of that apart. So only those are looked at, and where two in a row agree, all around them.
     """
     for span in range(1, MAX_SPAN + 1):
         needed = span * (MIN_REPEATS - 1)
-        probes = np.arange(0, len(tokens) - span, needed)
-        for probe in probes[tokens[probes] == tokens[probes + span]]:
-            start, stop = max(0, probe - needed + 1), min(len(tokens) - span, probe + needed)
+        apart = needed // 2
+        agree = tokens[: max(0, len(tokens) - span) : apart] == tokens[span::apart]
+        for first in apart * np.flatnonzero(agree[:-1] & agree[1:]):
+            start, stop = max(0, first - needed + 1), min(len(tokens) - span, first + needed)
             equal = tokens[start:stop] == tokens[start + span : stop + span]
             breaks = np.flatnonzero(np.concatenate(([True], ~equal, [True])))
             if np.diff(breaks).max() > needed:
