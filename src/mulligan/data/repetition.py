@@ -27,7 +27,7 @@ def has_repeated_span(tokens: NDArray[np.uint32]) -> bool:
         needed = span * (MIN_REPEATS - 1)
         apart = needed // 2
         agree = tokens[: max(0, len(tokens) - span) : apart] == tokens[span::apart]
-        for first in apart * np.flatnonzero(agree[:-1] & agree[1:]):
+        for first in (apart * np.flatnonzero(agree[:-1] & agree[1:])).tolist():
             start, stop = max(0, first - needed + 1), min(len(tokens) - span, first + needed)
             equal = tokens[start:stop] == tokens[start + span : stop + span]
             breaks = np.flatnonzero(np.concatenate(([True], ~equal, [True])))

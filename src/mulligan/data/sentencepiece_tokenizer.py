@@ -52,25 +52,30 @@ class SentencePieceTokenizer(Tokenizer):
         self._blank_ids = np.array([byte_ids[bytes([byte])] for byte in BLANK.encode()], dtype=np.uint32)
         texts = (piece.decode() for n, piece in enumerate(bytes_of) if piece and not pieces.is_byte(n))
         self.words_apart = all(len(_WORD.findall(text)) == 1 for text in texts)
-        self._ids_of_word: dict[str, bytes] = {}
+        self._ids_of_word = _IdsOfWord(pieces)
 
     def _encode(self, text: str) -> Ids:
         """Where no piece spans two words, merges never meet across them: each word is encoded once, and kept.
 
-        On source code this takes half of the time of SentencePiece's BPE, and a third when all words are known.
+        On source code this takes two fifths of the time of SentencePiece's BPE.
         """
         if not self.words_apart:
             return np.array(self._processor.encode(text), dtype=np.uint32)
-        words = _words(text)
-        known = self._ids_of_word
-        missing = list(set(words).difference(known))
-        if missing:
-            if len(known) + len(missing) > _CACHED_WORDS:
-                known.clear()
-                missing = list(set(words))
-            encoded = self._processor.encode(missing, num_threads=1)
-            known.update((word, np.array(ids, np.uint32).tobytes()) for word, ids in zip(missing, encoded, strict=True))
-        return np.frombuffer(b"".join(map(known.__getitem__, words)), dtype=np.uint32)
+        if len(self._ids_of_word) > _CACHED_WORDS:
+            self._ids_of_word.clear()
+        return np.frombuffer(b"".join(map(self._ids_of_word.__getitem__, _words(text))), dtype=np.uint32)
+
+
+class _IdsOfWord(dict[str, bytes]):
+    """The ids of each word that was asked for, as bytes."""
+
+    def __init__(self, pieces: sentencepiece.SentencePieceProcessor) -> None:
+        super().__init__()
+        self._pieces = pieces
+
+    def __missing__(self, word: str) -> bytes:
+        ids = self[word] = np.array(self._pieces.encode(word), dtype=np.uint32).tobytes()
+        return ids
 
 
 def _words(text: str) -> list[str]:
