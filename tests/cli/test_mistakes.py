@@ -355,14 +355,18 @@ def test_mistake(line: str, here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Path("runs").exists(), "a mistake left files behind"
 
 
-def test_another_rank_says_what_rank_zero_did_not_see(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("age", "waits"), [(-60.0, 5.0), (60.0, 15.0)])
+def test_another_rank_says_what_rank_zero_did_not_see(
+    age: float, waits: float, here: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr("mulligan.cli.verb._BEGUN", time.monotonic() - age)
     waited: list[float] = []
     monkeypatch.setattr(time, "sleep", waited.append)
     done = here("train", "optimizer.lr=-1")
     assert done.returncode == 2
     assert done.stderr == "mulligan train RANK=3: optimizer.lr=-1 must be above 0\n"
-    assert waited == [5.0], "no time for rank zero to say the same and end this one"
+    assert waited == [waits], "no time for rank zero to say the same and end this one"
 
 
 @pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"])

@@ -31,7 +31,8 @@ LESS_MEMORY = (
     "trainer=fsdp on more devices, or a smaller model (`mulligan plan` says how much), and with one of the first three "
     "a run that has begun goes on"
 )
-HELD_BACK_SECONDS = 5.0  # ranks that start together reach the same mistake within this time
+HELD_BACK_SECONDS = (5.0, 15.0)  # within which ranks that start together reach the same mistake, at least and at most
+_BEGUN = time.monotonic()
 _OF_RESOLVER = "ValueError raised while resolving interpolation: "  # omegaconf's words before those of our own
 _PLACE = re.compile(r"^full_key: (\S+)$", re.MULTILINE)  # of a node, in Hydra's words
 _UNKNOWN = re.compile(r"Could not override '([^']+)'|Could not delete from config. '([^']+)' does not exist")
@@ -87,9 +88,13 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
 
 
 def _let_rank_zero_speak() -> None:
-    """Wait in any other rank: the launcher ends it meanwhile if rank zero made the same mistake, or one before it."""
+    """Wait in any other rank: the launcher ends it meanwhile if rank zero made the same mistake, or one before it.
+
+    The slower this rank came here, by its imports above all, the later another one may.
+    """
     if launched_as():
-        time.sleep(HELD_BACK_SECONDS)
+        least, most = HELD_BACK_SECONDS
+        time.sleep(min(max(least, time.monotonic() - _BEGUN), most))
 
 
 def _one_line(error: BaseException, verb: str) -> str:
