@@ -73,6 +73,33 @@ def test_with_checkpointing_a_block_keeps_its_input_alone() -> None:
     assert more == pytest.approx(kept[1] - kept[0], rel=0.01)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("vocab_size", [4_096, 65_536])
+def test_a_gpu_holds_at_most_what_is_planned(vocab_size: int, again: bool) -> None:
+    """Of steps with two micro-batches: where there is but one, its gradients come when the activations go."""
+    config = ModelConfig(**(SHAPE | {"width": 512, "num_layers": 8, "feedforward_width": 1408, "max_length": 1024}))
+    config = replace(config, vocab_size=vocab_size)
+    layout = Layout(precision="bf16-mixed", micro_batch=8, sequence_length=1024, activation_checkpointing=again)
+    with torch.device("meta"):
+        model = Transformer(config, checkpoints_activations=again)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    model.materialize("cuda", 0)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for _ in range(2):
+        for _ in range(2):
+            tokens = torch.randint(0, vocab_size, (8, 1025), device="cuda")
+            head = partial(NextToken(), targets_BT=tokens[:, 1:], softcap=None, regularized=True)
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(tokens[:, :-1], head=head).loss_sum
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    held = torch.cuda.max_memory_allocated() - before
+    assert sum(rank_memory(config, layout).values()) == pytest.approx(held, rel=0.07)
+
+
 def test_one_device_holds_weights_gradients_and_two_moments() -> None:
     config = ModelConfig(**SHAPE)
     parts = rank_memory(config, layout_of("32-true"))

@@ -74,8 +74,9 @@ def rank_memory(model: ModelConfig, layout: Layout) -> dict[str, float]:
         parts["gathered weights, gradients"] = _gathered(model, layout)
     elif layout.is_mixed:  # autocast keeps them from forward to backward
         parts["weights as computed with"] = model.num_layers * model.num_block_matrix_parameters * layout.computed_bytes
-    parts["activations"] = _activations(model, layout)
-    parts["loss head"] = _head(model, layout)
+    head = _head(model, layout)
+    parts["activations"] = _activations(model, layout, head)
+    parts["loss head"] = head
     return parts
 
 
@@ -92,15 +93,17 @@ def _gathered(model: ModelConfig, layout: Layout) -> float:
     return blocks + outside * (layout.kept_bytes + 4)
 
 
-def _activations(model: ModelConfig, layout: Layout) -> float:
+def _activations(model: ModelConfig, layout: Layout, head: float) -> float:
+    tokens = layout.micro_batch * layout.sequence_length
     block = _block_bytes_per_token(model, layout)
     input_of_block = model.width * layout.kept_bytes
-    blocks = model.num_layers * block
-    if layout.activation_checkpointing:
-        blocks = model.num_layers * input_of_block + block  # one is computed again at a time
     token_and_target = 2 * 8
-    last_norm = _norm_bytes_per_token(model, layout)
-    return layout.micro_batch * layout.sequence_length * (blocks + last_norm + token_and_target)
+    around = tokens * (_norm_bytes_per_token(model, layout) + token_and_target)
+    if not layout.activation_checkpointing:
+        return around + tokens * model.num_layers * block
+    # One block at a time, with the gradients of the stream and of its widest entries, when the head's memory is free.
+    again = block + input_of_block + model.feedforward_width * layout.computed_bytes / layout.tensor_parallel_size
+    return around + tokens * model.num_layers * input_of_block + max(0.0, tokens * again - head)
 
 
 def _block_bytes_per_token(model: ModelConfig, layout: Layout) -> float:
