@@ -9,6 +9,7 @@
 # EXTRAS           of pyproject.toml, which training does without: slurm submits sweeps, dev runs the tests as well.
 # COMPILER         1, the default, has g++: torch.compile needs it, and so do the kernels of Triton, on a GPU the loss
 #                  head's and the document mask's too. 0 leaves it out: a smaller image, in which compile=auto trains eager.
+#                  Its version is the distribution's of the day, which no digest holds; image.json names it.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
@@ -64,8 +65,9 @@ RUN pip install --no-deps --no-build-isolation /opt/mulligan/source \
 # Last, or every commit would build all layers again. A run notes this stamp in its provenance.jsonl.
 ARG BASE
 ARG REVISION=unknown
-RUN printf '{"base": "%s", "lock_sha256": "%s", "revision": "%s"}\n' \
-        "$BASE" "$(sha256sum < /opt/mulligan/requirements.lock | cut -c -64)" "$REVISION" > /opt/mulligan/image.json
+RUN printf '{"base": "%s", "compiler": "%s", "lock_sha256": "%s", "revision": "%s"}\n' \
+        "$BASE" "$(if command -v g++ > /dev/null; then g++ --version | head --lines=1; fi)" \
+        "$(sha256sum < /opt/mulligan/requirements.lock | cut -c -64)" "$REVISION" > /opt/mulligan/image.json
 ENV MULLIGAN_IMAGE=/opt/mulligan/image.json
 
 USER mulligan

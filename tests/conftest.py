@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP: spinning slows it 2 to 6 times
+os.environ["HF_HUB_OFFLINE"] = "1"  # before datasets is imported: no test may touch the network
 
 import pytest
 from hypothesis import settings
@@ -90,7 +91,7 @@ def sharded_run(of_all_workers: Path, corpus: Path, prepared: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+    return os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def lines_of(stderr: str) -> list[str]:
@@ -121,7 +122,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         try:
             code = main()
         except SystemExit as end:  # Hydra's way out of --help
-            code = int(end.code or 0)
+            if end.code:
+                raise
+            code = 0
         return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run

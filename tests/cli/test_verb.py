@@ -1,9 +1,13 @@
 """What is told before a run's libraries are loaded: help, the config, and mistakes that composing finds."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from mulligan.cli.main import VERBS
 from tests.conftest import environment
@@ -48,3 +52,17 @@ def test_nothing_is_loaded_for_what_needs_nothing(tmp_path: Path) -> None:
     assert "  num_layers: 3\n" in told[COMMANDS[-3]][0]
     assert "sede: there is no such key" in told["train sede=1"][0]
     assert "model=tinyy is not one of" in told["train model=tinyy"][0]
+
+
+@pytest.mark.parametrize("words", [("--help",), ("plan", "--help")])
+def test_a_pipe_that_nobody_reads_ends_it_without_a_word(words: tuple[str, ...], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mulligan", *words]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -1,6 +1,5 @@
 """Made-up documents, a tiny tokenizer trained on them, a source in memory, and shards written by hand or prepared."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -13,8 +12,6 @@ from mulligan.data.tokenizer import TokenizerRecipe
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import write_json
 from tests.data.prepare_and_stop import recipe, silent
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when datasets is imported; no test may touch the network
 
 Shard = tuple[str, str, list[list[int]]]  # split, source, documents as token ids
 

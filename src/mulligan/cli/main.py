@@ -4,6 +4,8 @@ What is imported late is imported here: a mistaken verb need not wait for Hydra,
 """
 
 import gc
+import os
+import signal
 import sys
 from functools import partial
 from importlib import import_module
@@ -43,6 +45,16 @@ USAGE = "\n".join(
 
 
 def main() -> int:
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter has yet to write
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _run() -> int:
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in ("", "-h", "--help"):
         print(USAGE)

@@ -77,6 +77,9 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             raise
         _let_rank_zero_speak()
         failures.append(error)
+    for failure in failures:
+        if isinstance(failure, BrokenPipeError):  # of the standard output, and no mistake
+            raise failure
     sweep.show_runs()
     for failure in failures:
         print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
