@@ -1,5 +1,6 @@
 """What is told before a run's libraries are loaded: help, the config, and mistakes that composing finds."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.cli.main import VERBS
-from tests.conftest import environment
+from tests.conftest import Cli, environment
 
 LIBRARIES = ["torch", "lightning", "datasets", "wandb", "pydantic", "numpy", "tokenizers", "matplotlib"]
 COMMANDS = [
@@ -66,3 +67,12 @@ def test_a_pipe_that_nobody_reads_ends_it_without_a_word(words: tuple[str, ...],
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_another_pipe_that_breaks_is_told(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("mulligan.cli.plan.work", broken)
+    done = here("plan")
+    assert (done.returncode, done.stderr) == (2, "mulligan plan: [Errno 32] Broken pipe\n")

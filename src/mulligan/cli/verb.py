@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mulligan.cli.sweep import JobFailed, Sweep, is_sweep
 from mulligan.launcher import RANKS_LOST, check_launcher, end_with_starter, launched_as, loss_of_ranks
 
 USER_ERROR = 2
+STDOUT = 1  # the descriptor
 # The user's; what else is raised is ours.
 MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, JobFailed)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -78,8 +80,8 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         _let_rank_zero_speak()
         failures.append(error)
     for failure in failures:
-        if isinstance(failure, BrokenPipeError):  # of the standard output, and no mistake
-            raise failure
+        if isinstance(failure, BrokenPipeError) and _nobody_reads():
+            raise failure  # no mistake
     sweep.show_runs()
     for failure in failures:
         print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
@@ -88,6 +90,13 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     if failures and isinstance(failures[0], JobFailed):
         return failures[0].exit_code
     return USER_ERROR if failures else 0
+
+
+def _nobody_reads() -> bool:
+    """True if the standard output is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _let_rank_zero_speak() -> None:

@@ -38,14 +38,17 @@ def with_exact_scores(model: bytes) -> bytes:
     return content.SerializeToString(deterministic=True)
 
 
+def model_type_of(model: bytes) -> ModelType:
+    """Which algorithm ``model`` cuts text by."""
+    spec = ModelProto.FromString(model).trainer_spec
+    return cast(ModelType, spec.ModelType.Name(spec.model_type).lower())
+
+
 def read_pieces(model: bytes) -> Pieces:
     """The pieces of ``model``, which SentencePiece has loaded before: its bytes are taken to be whole."""
     content = ModelProto.FromString(model)
-    kinds, model_type = (
-        ModelProto.SentencePiece.Type,
-        content.trainer_spec.ModelType.Name(content.trainer_spec.model_type),
-    )
+    kinds = ModelProto.SentencePiece.Type
     return Pieces(
-        cast(ModelType, model_type.lower()),
+        model_type_of(model),
         [Piece(one.piece, one.score, cast(Kind, kinds.Name(one.type).lower())) for one in content.pieces],
     )

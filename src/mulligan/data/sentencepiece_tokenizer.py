@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
-from mulligan.data.pieces import read_pieces, with_exact_scores
+from mulligan.data.pieces import model_type_of, with_exact_scores
 from mulligan.data.tokens import BLANK, Ids, Tokenizer
 
 _SEPARATOR = "\t"  # the trainer's own reserved character: it skips every sentence that holds one
@@ -52,7 +52,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._blank_ids = np.array([byte_ids[bytes([byte])] for byte in BLANK.encode()], dtype=np.uint32)
         texts = (piece.decode() for n, piece in enumerate(bytes_of) if piece and not pieces.is_byte(n))
         self.words_apart = all(len(_WORD.findall(text)) == 1 for text in texts)
-        self._caches_words = self.words_apart and read_pieces(model).model_type == "bpe"
+        self._caches_words = self.words_apart and model_type_of(model) == "bpe"
         self._ids_of_word = _IdsOfWord(pieces)
 
     def _encode(self, text: str) -> Ids:
