@@ -137,9 +137,10 @@ def finite(content: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Numbers that are not finite are null in the file."""
+    """Numbers that are not finite are null in the file. The name of a file that is not UTF-8 comes back as it was."""
+    text = json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False)
     with atomic_write(path) as file:
-        file.write(json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        file.write(text.encode(errors="surrogatepass") + b"\n")  # as json.loads reads
 
 
 def read_json(path: Path, *keys: str) -> Any:

@@ -281,7 +281,7 @@ MISTAKES = {
     "report run=healed to=page.pdf": "to=page.pdf must name a .html file",
     "report run=healed to=none/page.html": "to=none/page.html: there is no folder none; make it first",
     "report run=healed prompts=def": "prompts='def': expected list[str] or null",
-    "plan hardware=h1000": "hardware='h1000' is not one of a100, a100_40gb, b200, h100, h100_nvl",
+    "plan hardware=h1000": "hardware='h1000' is not one of a100, a100_40gb, a100_pcie",
     "plan flops=1e20 hours=3 hardware=h100": "flops=1e+20 hours=3: give one or two of flops or hours, params, tokens",
     "plan flops=-1": "flops=-1 must be a number above 0",
     "plan flops=much": "flops='much': expected float or null",

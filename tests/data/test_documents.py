@@ -104,6 +104,12 @@ def test_a_pattern_without_a_match_is_named(folder: Path) -> None:
         assert pattern in str(error.value)
 
 
+def test_a_name_with_brackets_is_a_name(folder: Path) -> None:
+    for name in ("a[1].txt", "a1.txt"):
+        write(folder / name, name.encode())
+    assert [document.text for document in documents(TextFiles(paths=["a[1].txt"]))] == ["a[1].txt"]
+
+
 def test_an_absolute_pattern_finds_files(folder: Path) -> None:
     write(folder / "deep" / "a.txt", b"x")
     source = TextFiles(paths=[str(folder / "**" / "*.txt")])

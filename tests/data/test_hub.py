@@ -63,9 +63,54 @@ def test_another_column_and_missing_values(tmp_path: Path) -> None:
     assert read(TableFiles(paths=[str(tmp_path / "a.jsonl")], text_column="body")) == ["x", None, None, ""]
 
 
+def test_rows_of_json_may_differ_in_all_but_their_text(tmp_path: Path) -> None:
+    rows = [
+        {"text": "first"},
+        {"text": "a\ud800b", "meta": {"a": 1}},
+        {"id": "x", "text": "b"},
+        {"id": [2], "meta": ""},
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines(rows).replace(b"b", b"\xff") + b"\r\n \n")
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=2))
+    assert read(TableFiles(paths=[str(tmp_path / "a.jsonl")])) == ["first", "a\ud800\ufffd", "\ufffd", None]
+    assert read(TableFiles(paths=[str(tmp_path / "a.json")])) == ["first", "a\ud800b", "b", None]
+
+
+def test_the_first_rows_may_lack_a_text(tmp_path: Path) -> None:
+    for number, texts in ((10, [*[None] * 10, "x"]), (1200, None)):
+        (tmp_path / "a.jsonl").write_bytes(lines([{"id": n} for n in range(number)] + [{"text": "x"}]))
+        if texts is None:
+            with pytest.raises(ValueError, match="has no column text_column='text'; it has id"):
+                read(TableFiles(paths=[str(tmp_path / "a.jsonl")]))
+        else:
+            assert read(TableFiles(paths=[str(tmp_path / "a.jsonl")])) == texts
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.parquet"])
+def test_a_file_may_hold_no_rows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"\n")
+    if name.endswith(".parquet"):
+        write_parquet(tmp_path / name, [])
+    assert read(TableFiles(paths=[str(tmp_path / name)])) == []
+
+
+@pytest.mark.parametrize(
+    ("torn", "message"),
+    [
+        (b'{"text": "a"}\n{"text": "b', "a.json, row 1 is not JSON: Unterminated string"),
+        (b'["a"]', "a.json, row 0 is 'a', and not an object"),
+        (b"[" * 100_000, "a.json, row 0 is not JSON: maximum recursion depth"),
+    ],
+)
+def test_what_is_no_row_is_named(tmp_path: Path, torn: bytes, message: str) -> None:
+    (tmp_path / "a.json").write_bytes(torn)
+    with pytest.raises(ValueError, match=message):
+        read(TableFiles(paths=[str(tmp_path / "a.json")]))
+
+
 def test_a_missing_column_is_named_with_those_there(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"body": "x", "id": 1}]))
-    with pytest.raises(ValueError, match=r"a\.jsonl, row 0 has no column text_column='text'; it has body, id"):
+    with pytest.raises(ValueError, match=r"a\.jsonl has no column text_column='text'; it has body, id"):
         read(TableFiles(paths=[str(tmp_path / "a.jsonl")]))
 
 

@@ -1,5 +1,6 @@
 """Prepared data is the same to the byte with any number of workers and machines, and after a kill at any stage."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,26 @@ def test_finished_data_is_left_alone(prepared: Path) -> None:
     assert set(reports) == {"verifying"}
 
 
+def test_finished_data_may_be_on_storage_that_is_only_read(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("mulligan.data.prepare.exclusive", refuse)
+    monkeypatch.setattr("mulligan.data.join.write_json", refuse)
+    assert recipe(str(prepared.parent)).prepare(silent) == prepared
+
+
+def test_the_name_of_a_file_need_not_be_utf8(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("some words\n" * 20)
+    (tmp_path / "more.txt").write_text("more words\n" * 20)
+    own = recipe(str(tmp_path), sources={"web": TextFiles(paths=[f"{tmp_path}/*.txt"])}, weights=None)
+    own.validation_fraction = 1e-9
+    own.tokenizer = TokenizerRecipe(vocab_size=270)
+    manifest = read_json(own.prepare(silent) / "manifest.json")
+    assert sum(shard["documents"] for shard in manifest["shards"]) == 2
+    assert "caf\udce9.txt" in manifest["request"]["sources"][0][2]["files"]
+
+
 def test_a_damaged_shard_is_named_unless_told_not_to_look(prepared: Path, tmp_path: Path) -> None:
     damaged = recipe(str(tmp_path))
     shutil.copytree(prepared, damaged.folder)
@@ -215,6 +236,21 @@ def test_other_text_under_the_same_names_is_prepared_apart(tmp_path: Path, token
     assert len({first, second, folder()}) == 3
 
 
+def test_the_tokenizer_sees_all_sources_and_parts_however_large(memory_source: Any) -> None:
+    texts = {name: [f"{name} {n}" for n in range(number)] for name, number in (("web", 400), ("code", 20))}
+    sources = {name: memory_source([Document(text, text, text) for text in own]) for name, own in texts.items()}
+    made = recipe("data", sources=sources, tokenizer=TokenizerRecipe(vocab_size=330, sample_bytes=1000))
+    cut = [(name, part) for name, source in sources.items() for part in source.parts()]
+    sample = list(made._sample(cut))
+    assert 1000 <= sum(map(len, sample)) < 1000 + 10
+    assert {text.split()[0] for text in sample} == {"web", "code"}
+    assert {int(text.split()[1]) // 100 for text in sample if text.startswith("web")} == {0, 1, 2, 3}
+    assert len(set(sample)) == len(sample)
+    made.tokenizer.sample_bytes = 10**9
+    sample = list(made._sample(cut))
+    assert len(sample) == len(set(sample)) > 200, "a source that is short of text leaves its share to the others"
+
+
 def test_the_tokenizer_never_sees_what_is_held_out(prepared: Path, tmp_path: Path) -> None:
     tokenizer = tokenizer_in(prepared)
     held_out = {text.decode() for text in Shards(prepared, "validation", 16).texts(tokenizer)}
@@ -247,6 +283,7 @@ def test_the_folder_is_named_after_all_that_decides_the_bytes() -> None:
         {"split_seed": 2},
         {"tokenizer": TokenizerRecipe(vocab_size=331, sample_bytes=4000)},
         {"sources": {name: TextFiles(paths=[f"{name}/*"], part_bytes=99) for name in ("web", "code")}},
+        {"sources": {name: TextFiles(paths=[f"{name}/*"], part_bytes=2500) for name in ("code", "web")}},
     ]
-    assert len({recipe("data", **change).folder for change in [{}, *changes]}) == 5
+    assert len({recipe("data", **change).folder for change in [{}, *changes]}) == 6
     assert recipe("data", workers=3, loader_workers=2, document_mask=True).folder == recipe("data").folder

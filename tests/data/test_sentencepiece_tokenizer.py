@@ -109,6 +109,12 @@ def test_tabs_and_blank_signs_in_the_sample_do_not_hide_its_text(texts: list[str
     assert len(hidden.encode(texts[0])) < 1.2 * len(tokenizer.encode(texts[0]))
 
 
+def test_a_text_of_one_long_line_is_learned_from(texts: list[str], tokenizer: Tokenizer) -> None:
+    words = " ".join(texts).replace("\n", " ")
+    line = words * (2**21 // len(words))
+    assert len(TokenizerRecipe(vocab_size=400).make([line]).encode(words)) < 1.2 * len(tokenizer.encode(words))
+
+
 def test_a_model_without_byte_fallback_is_refused(texts: list[str]) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

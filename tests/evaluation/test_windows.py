@@ -1,5 +1,7 @@
 """Windows over several texts, beside what tests/evaluation/test_held_out.py says of one stream."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,11 @@ LENGTHS = [2, 40, 1, 9, 17]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_texts_that_share_a_batch_do_not_see_each_other(batch_size: int) -> None:
+@pytest.mark.parametrize("masked", [{}, {"document_mask": True, "begin_id": 0}])  # 0 is what rows are padded with
+def test_texts_that_share_a_batch_do_not_see_each_other(batch_size: int, masked: dict[str, Any]) -> None:
     network = make_model(init_std=0.3)
     texts = [np.random.default_rng(length).integers(3, 40, length).astype(np.uint16) for length in LENGTHS]
-    options = {"sequence_length": 8, "stride": 3, "begin_id": 1}
+    options = {"sequence_length": 8, "stride": 3, "begin_id": 1} | masked
     sums = [score_texts(network, [text], batch_size=1, **options) for text in texts]
     total, count = score_texts(network, texts, batch_size=batch_size, **options)
     assert count == sum(length - 1 for length in LENGTHS) == sum(number for _, number in sums)

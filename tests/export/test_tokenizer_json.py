@@ -8,10 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from mulligan.data.json_tokenizer import JsonTokenizer
 from mulligan.data.pieces import Piece, read_pieces
 from mulligan.data.tokens import Tokenizer
 from mulligan.export import tokenizer_json as module
 from mulligan.export.tokenizer_json import tokenizer_config, tokenizer_json
+from tests.data.test_json_tokenizer import byte_level
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -41,7 +43,11 @@ TEXTS = st.lists(st.one_of(RUNS, WORDS, st.text(max_size=20)), max_size=12).map(
 
 @pytest.fixture(scope="module")
 def loaded(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("tokenizer")
+    return load(tokenizer, tmp_path_factory.mktemp("tokenizer"))
+
+
+def load(tokenizer: Tokenizer, folder: Path):
+    """As transformers does."""
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(tokenizer)))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(tokenizer, 512)))
     return AutoTokenizer.from_pretrained(folder)
@@ -67,6 +73,16 @@ def test_real_text(tokenizer: Tokenizer, loaded) -> None:
 def test_special_tokens(tokenizer: Tokenizer, loaded) -> None:
     assert (loaded.bos_token_id, loaded.eos_token_id, len(loaded)) == (1, 2, tokenizer.vocab_size)
     assert loaded("one", "two").input_ids == [1, *tokenizer.encode("one").tolist(), *tokenizer.encode("two").tolist()]
+
+
+@pytest.mark.parametrize("marks", [("<s>", "</s>"), ("<s>",), ("</s>",)])
+def test_one_that_came_as_json_begins_texts_and_does_not_end_them(marks: tuple[str, ...], tmp_path: Path) -> None:
+    tokenizer = JsonTokenizer(byte_level(marks=marks))
+    begun = [tokenizer.begin_id, *tokenizer.encode("ab 12<s>").tolist()]
+    loaded = load(tokenizer, tmp_path)
+    assert loaded("ab 12<s>").input_ids == begun
+    assert loaded("ab 12<s>", "ab").input_ids == [*begun, *tokenizer.encode("ab").tolist()]
+    assert (loaded.bos_token_id, loaded.eos_token_id) == (tokenizer.begin_id, tokenizer.end_id)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def test_both_forms_agree_and_regularize_in_training_only(vocab_size: int) -> No
 
 def test_targets_stay_inside_documents() -> None:
     begin = 1
-    targets, documents = targets_within_documents(torch.tensor([[7, 8, begin, 5, 6, begin, 9]]), begin)
+    inputs, targets = torch.tensor([[7, 8, begin, 5, 6, begin]]), torch.tensor([[8, begin, 5, 6, begin, 9]])
+    targets, documents = targets_within_documents(inputs, targets, begin)
     assert targets.tolist() == [[8, IGNORE_INDEX, 5, 6, IGNORE_INDEX, 9]]
     assert documents.tolist() == [[0, 0, 1, 1, 1, 2]]
 

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import sysconfig
 import zlib
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from glob import glob
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _LEFT_OUT = {"site-packages", "test", "tests", "idle_test"}  # many distributions ship no tests
 
 Part = tuple[str, ...]  # what `read` needs to find the part again: names of files, say
@@ -34,6 +36,11 @@ class Source(Protocol):
     def read(self, part: Part) -> Iterator[Document]:
         """The documents of one part. Bytes that are not UTF-8 read as U+FFFD."""
         ...
+
+
+def as_utf8_can(text: str) -> str:
+    """``text`` with U+FFFD for lone surrogates, which JSON can spell."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 class PythonStdlib:
@@ -96,7 +103,8 @@ def find_files(patterns: list[str] | str) -> tuple[Path, list[str]]:
         raise ValueError("paths=[] names no file; give names or a glob such as 'text/**/*.txt'")
     found: set[Path] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = [path for path in map(Path, glob(pattern, recursive=True)) if path.is_file()]
+        names = [pattern] if Path(pattern).is_file() else glob(pattern, recursive=True)  # a name may hold brackets
+        matches = [path for path in map(Path, names) if path.is_file()]
         if not matches:
             raise ValueError(f"paths={pattern!r} matches no file; give a file name or a glob such as 'text/**/*.txt'")
         found.update(matches)

@@ -98,10 +98,11 @@ def with_frame(model: bytes, *, begin: str | None, end: str | None) -> bytes:
         if mark not in ids:
             raise ValueError(f"has no special token {mark!r} to frame documents with")
     before, after = ([{"SpecialToken": {"id": mark, "type_id": 0}}] if mark else [] for mark in (begin, end))
+    first, second = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
     content["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [*before, {"Sequence": {"id": "A", "type_id": 0}}, *after],
-        "pair": [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")],
+        "single": [*before, first, *after],
+        "pair": [*before, first, second, *after],
         "special_tokens": {mark: {"id": mark, "ids": [ids[mark]], "tokens": [mark]} for mark in marks},
     }
     return json.dumps(content, ensure_ascii=False).encode()

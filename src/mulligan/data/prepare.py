@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.data.documents import Part, Source
+from mulligan.data.documents import Part, Source, as_utf8_can
 from mulligan.data.join import join_parts, verify
 from mulligan.data.share import Share
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
@@ -26,7 +27,8 @@ from mulligan.data.tokenizer import FILES, TokenizerRecipe, load_tokenizer, toke
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, shared, write_json
 
-FORMAT = 2  # 2: words are encoded apart
+FORMAT = 3  # 3: the tokenizer's sample takes turns of sources and parts, and the sources' order has a say
+_TURNS = 16  # in which one part alone could fill the tokenizer's sample
 Report = Callable[[str, int, int], None]  # (what, done, total)
 Say = Callable[[str], None]
 Cut = list[tuple[str, Part]]  # every part with the name of its source
@@ -85,7 +87,8 @@ class DataRecipe:
     @property
     def request(self) -> dict[str, Any]:
         """All that decides the prepared bytes, as plain JSON."""
-        described = {name: [type(source).__name__, vars(source)] for name, source in self.sources.items()}
+        # In their order: of documents that repeat, the first is kept.
+        described = [[name, type(source).__name__, vars(source)] for name, source in self.sources.items()]
         request = {
             "sources": described,
             "tokenizer": self.tokenizer.request,
@@ -101,9 +104,10 @@ class DataRecipe:
         Calls of ``prepare_share`` that run are waited for; what they have left is done here. With ``verify`` every file
         is compared with its sha256, at about a second a GB, the first time it is seen.
         """
-        lock = self.folder / ".lock"
-        with exclusive(lock, waiting=lambda: say(f"waiting for other processes to prepare {self.folder}")):
-            self._prepare(report, say)
+        if (self.folder / "parts").exists() or not (self.folder / "manifest.json").is_file():
+            lock = self.folder / ".lock"
+            with exclusive(lock, waiting=lambda: say(f"waiting for other processes to prepare {self.folder}")):
+                self._prepare(report, say)
         if self.verify:
             report("verifying", 0, 1)
             verify(self.folder)
@@ -197,18 +201,31 @@ class DataRecipe:
         return tokenizer
 
     def _sample(self, cut: Cut) -> Iterator[str]:
-        """Training documents of parts in a seeded order, until there are ``sample_bytes`` of text."""
-        remaining = self.tokenizer.sample_bytes
+        """``sample_bytes`` of training text: sources take turns, and in each of them its parts, in a seeded order."""
+        texts_of: dict[str, deque[Iterator[str]]] = {}
         for number in np.random.default_rng(self.tokenizer.seed).permutation(len(cut)):
             name, part = cut[number]
-            for document in self.sources[name].read(part):
-                held_out = in_validation(document.group, fraction=self.validation_fraction, seed=self.split_seed)
-                if document.text is None or held_out:
-                    continue
-                yield document.text
-                remaining -= len(document.text.encode(errors="replace"))
-                if remaining <= 0:
-                    return
+            texts_of.setdefault(name, deque()).append(self._training_texts(name, part))
+        sources = deque(texts_of.values())
+        remaining, turn = self.tokenizer.sample_bytes, self.tokenizer.sample_bytes / _TURNS
+        while sources and remaining > 0:
+            parts = sources.popleft()
+            texts, taken = parts.popleft(), 0
+            for text in texts:
+                yield text
+                taken += len(text.encode())
+                if taken >= min(turn, remaining):
+                    parts.append(texts)
+                    break
+            remaining -= taken
+            if parts:
+                sources.append(parts)
+
+    def _training_texts(self, source_name: str, part: Part) -> Iterator[str]:
+        for document in self.sources[source_name].read(part):
+            held_out = in_validation(document.group, fraction=self.validation_fraction, seed=self.split_seed)
+            if document.text is not None and not held_out:
+                yield as_utf8_can(document.text)
 
     def _tokenize(self, jobs: list[PartJob], report: Report, say: Say) -> None:
         missing = [job for job in jobs if not job.path.is_file()]

@@ -16,6 +16,7 @@ from mulligan.data.tokens import BLANK, Ids, Tokenizer
 
 _SEPARATOR = "\t"  # the trainer's own reserved character: it skips every sentence that holds one
 _SENTENCE_CHARACTERS = 800  # SentencePiece learns a text by sentences
+_MOST_CHARACTERS = 2**16  # and leaves those out that are longer than it is told
 # Letters, a digit, a tab, or other characters, each with the blanks before it: pieces seldom hold two of these.
 _WORD = re.compile(r" *[^\W\d_]+|\d|\t| *(?:[^\w \t]|_)+| +")
 _ASCII_WORD = re.compile(r" *[A-Za-z]+|[0-9]|\t| *[^A-Za-z0-9 \t]+| +")  # the same words, in two thirds of the time
@@ -135,12 +136,13 @@ def _piece_bytes(pieces: sentencepiece.SentencePieceProcessor, number: int) -> b
 
 
 def _chunks(text: str) -> Iterator[str]:
-    """Cut after line ends into stretches of some hundred characters."""
+    """Cut after line ends into stretches of some hundred characters, a line of very many before a blank of it."""
     start = 0
     while start < len(text):
-        stop = text.find("\n", start + _SENTENCE_CHARACTERS) + 1
+        most = start + _MOST_CHARACTERS
+        stop = text.find("\n", start + _SENTENCE_CHARACTERS, most) + 1
         if stop == 0:
-            stop = len(text)
+            stop = len(text) if len(text) <= most else max(text.rfind(" ", start + 1, most), 0) or most
         yield text[start:stop]
         start = stop
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,13 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mulligan.data.documents import Part, Source
+from mulligan.data.documents import Part, Source, as_utf8_can
 from mulligan.data.repetition import has_repeated_span
 from mulligan.data.tokenizer import tokenizer_of
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one, UTF-8 cannot
 
 
 class PartJob(NamedTuple):
@@ -55,7 +52,7 @@ def tokenize_part(job: PartJob) -> None:
         if not document.text.strip():
             empty += 1
             continue
-        text = tokenizer.spelled(_LONE_SURROGATE.sub("\ufffd", document.text))
+        text = tokenizer.spelled(as_utf8_can(document.text))
         encoded, ids = text.encode(), tokenizer.framed(tokenizer.encode(text))
         if has_repeated_span(ids):
             repetitive += 1

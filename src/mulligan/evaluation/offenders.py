@@ -62,13 +62,13 @@ def score(
     """
     device = next(model.parameters()).device
     tokens_BT = tokens.unsqueeze(0).to(device)
-    targets_BT, document_BT = tokens_BT[:, 1:], None
+    inputs_BT, targets_BT, document_BT = tokens_BT[:, :-1], tokens_BT[:, 1:], None
     if document_mask:
-        targets_BT, document_BT = targets_within_documents(tokens_BT, begin_id)
+        targets_BT, document_BT = targets_within_documents(inputs_BT, targets_BT, begin_id)
     was_training = model.training
     model.eval()
     with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype not in (None, torch.float16)):
-        logits_BTV = model(tokens_BT[:, :-1], document_BT=document_BT)
+        logits_BTV = model(inputs_BT, document_BT=document_BT)
     model.train(was_training)
     losses_T = F.cross_entropy(logits_BTV[0].float(), targets_BT[0], ignore_index=IGNORE_INDEX, reduction="none")
     counted_T = targets_BT[0] != IGNORE_INDEX

@@ -45,9 +45,7 @@ def score_texts(
         inputs_BT, targets_BT = (part.to(device) for part in batch)
         document_BT = None
         if document_mask:
-            whole = torch.cat((inputs_BT, targets_BT[:, -1:]), dim=1)
-            masked_BT, document_BT = targets_within_documents(whole, begin_id)
-            targets_BT = targets_BT.masked_fill(masked_BT == IGNORE_INDEX, IGNORE_INDEX)
+            targets_BT, document_BT = targets_within_documents(inputs_BT, targets_BT, begin_id)
 
         def head(hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor = targets_BT) -> object:
             return objective(hidden_BTD, weight_VD, targets_BT, softcap=model.config.logit_softcap, regularized=False)

@@ -1,12 +1,13 @@
 """A tokenizer as the ``tokenizer.json`` of the tokenizers library: the same ids for any text.
 
-One that came as such a file goes as it is. What is made of a SentencePiece model has no normalizer,
-and its pieces hold plain blanks: U+2581 is then spelled in bytes there as it is here.
+One that came as such a file goes as it is, but for what is put around a text. What is made of a SentencePiece model has
+no normalizer, and its pieces hold plain blanks: U+2581 is then spelled in bytes there as it is here.
 """
 
 import json
 from typing import Any
 
+from mulligan.data.json_tokenizer import JsonTokenizer, with_frame
 from mulligan.data.pieces import SCORES_PER_NAT, Piece, has_exact_scores, read_pieces
 from mulligan.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from mulligan.data.tokens import Tokenizer
@@ -19,20 +20,23 @@ _SPELLED_OUT = r"</?(?=(0x[0-9A-F]{2}|s|unk)>)"
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> Json:
-    """The content of tokenizer.json, whose texts begin with begin_id. ValueError where ids would differ."""
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return _of_sentencepiece(tokenizer)
-    content: Json = json.loads(tokenizer.model)
-    return content
+    """The content of tokenizer.json, whose texts begin with begin_id and have no end: they are to be gone on with.
+
+    Raises ValueError where ids would differ.
+    """
+    is_json = isinstance(tokenizer, JsonTokenizer)
+    content = json.loads(tokenizer.model) if is_json else _of_sentencepiece(tokenizer)
+    begin = next(token["content"] for token in content["added_tokens"] if token["id"] == tokenizer.begin_id)
+    framed: Json = json.loads(with_frame(json.dumps(content).encode(), begin=begin, end=None))
+    return framed
 
 
-def _of_sentencepiece(tokenizer: SentencePieceTokenizer) -> Json:
+def _of_sentencepiece(tokenizer: Tokenizer) -> Json:
+    assert isinstance(tokenizer, SentencePieceTokenizer)
     model_type, stored = read_pieces(tokenizer.model)
     pieces = [piece._replace(text=piece.text.replace(_BLANK, " ")) for piece in stored]
     if model_type not in ("bpe", "unigram") or any(piece.kind == "unused" for piece in pieces):
         raise ValueError(f"a tokenizer of type {model_type}, or with unused pieces, has no form in tokenizer.json")
-    begin = pieces[tokenizer.begin_id].text
-    template = [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     return {
         "version": "1.0",
         "truncation": None,
@@ -40,12 +44,6 @@ def _of_sentencepiece(tokenizer: SentencePieceTokenizer) -> Json:
         "added_tokens": [_added(number, piece) for number, piece in enumerate(pieces) if piece.kind in _ADDED],
         "normalizer": None,
         "pre_tokenizer": None if model_type == "bpe" else _splitting(_SPELLED_OUT),
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": template,
-            "pair": [*template, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {begin: {"id": begin, "ids": [tokenizer.begin_id], "tokens": [begin]}},
-        },
         "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
         "model": _bpe(pieces) if model_type == "bpe" else _unigram(pieces, words_apart=tokenizer.words_apart),
     }

@@ -70,11 +70,7 @@ def plain_cross_entropy(
     return Terms(smoothed + z, cross_entropy.detach(), z.detach(), smoothing.detach(), counted_N.sum())
 
 
-def targets_within_documents(tokens_BT: Tensor, begin_id: int) -> tuple[Tensor, Tensor]:
-    """Targets with -100 at the first token of a document, and the document number of each input token.
-
-    ``tokens`` is (B, T + 1), inputs and targets; both results are (B, T).
-    """
-    inputs_BT, targets_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
+def targets_within_documents(inputs_BT: Tensor, targets_BT: Tensor, begin_id: int) -> tuple[Tensor, Tensor]:
+    """``targets`` with -100 at the first token of a document, and the document number of each input token, (B, T)."""
     document_BT = (inputs_BT == begin_id).cumsum(dim=1)
     return targets_BT.masked_fill(targets_BT == begin_id, IGNORE_INDEX), document_BT

@@ -236,13 +236,13 @@ class PretrainModule(LeanModule):
 
     def _terms(self, tokens_BT: Tensor, *, regularized: bool) -> Terms:
         assert self.model is not None
-        targets_BT, document_BT = tokens_BT[:, 1:], None
+        inputs_BT, targets_BT, document_BT = tokens_BT[:, :-1], tokens_BT[:, 1:], None
         if self.document_mask:
-            targets_BT, document_BT = targets_within_documents(tokens_BT, self.begin_id())
+            targets_BT, document_BT = targets_within_documents(inputs_BT, targets_BT, self.begin_id())
         head = partial(
             self.objective, targets_BT=targets_BT, softcap=self.model_config.logit_softcap, regularized=regularized
         )
-        return self.model(tokens_BT[:, :-1], document_BT=document_BT, head=head)
+        return self.model(inputs_BT, document_BT=document_BT, head=head)
 
 
 def _generator(device: torch.device) -> torch.Generator:
