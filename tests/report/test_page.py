@@ -12,7 +12,7 @@ from mulligan.report.page import Compared, page, rows_of_numbers, samples_of
 from mulligan.report.rendering import Picture
 from mulligan.report.run_files import RunFiles
 from mulligan.report.sample_order import Source
-from tests.report.conftest import MakeRun, logged
+from tests.report.conftest import REWIND, MakeRun, logged
 
 EVIL = "</script><script>alert(1)</script>&"
 
@@ -48,6 +48,12 @@ def test_the_numbers_of_a_healed_run(healed: RunFiles) -> None:
     assert "the finished model after “def ” def f(): pass" in text
     assert "drawn" in text
     assert "no model" in text
+
+
+def test_samples_left_out_twice_count_once(made_run: MakeRun) -> None:
+    deeper = REWIND | {"attempt": 14, "step": 11, "target": 5, "skip": [20, 50]}
+    text = text_of(html_of(made_run(ledger=[("rewind", REWIND), ("rewind", deeper)])))
+    assert "samples left out for good 30 tokens in these 240" in text
 
 
 def test_a_run_of_which_nothing_is_there(made_run: MakeRun) -> None:

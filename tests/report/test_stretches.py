@@ -17,3 +17,16 @@ def test_stretches_are_kept_or_given_up() -> None:
         Stretch(18, 20, False),
         Stretch(20, 22, True),
     ]
+
+
+def test_a_deeper_rewind_gives_up_what_was_kept_by_the_one_before() -> None:
+    deeper = REWIND | {"attempt": 14, "step": 11, "target": 5}
+    assert list(stretches([REWIND, deeper], 20)) == [Stretch(0, 5, True), Stretch(5, 14, False), Stretch(14, 20, True)]
+    shallower = REWIND | {"attempt": 22, "step": 13, "target": 7}
+    assert list(stretches([REWIND, deeper, shallower], 24)) == [
+        Stretch(0, 5, True),
+        Stretch(5, 14, False),
+        Stretch(14, 16, True),
+        Stretch(16, 22, False),
+        Stretch(22, 24, True),
+    ]

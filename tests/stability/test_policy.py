@@ -64,7 +64,8 @@ def test_few_bad_gradients_are_tolerated_many_are_not() -> None:
     assert not policy.tolerates(500, [450, 499])
     assert policy.tolerates(500, [300, 450])
     assert policy.tolerates(500, [500, 501, 502]), "a start from before came by again"
-    assert not Policy(max_withheld=0).tolerates(5, [])
+    assert not Policy(max_withheld=0, cooldown_steps=0).tolerates(5, [])
+    assert not Policy(max_withheld=2, cooldown_steps=2).tolerates(5, [3, 4])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_few_bad_gradients_are_tolerated_many_are_not() -> None:
     [
         {"depth_steps": 0}, {"skip_steps": 0}, {"widen": 0.5}, {"cooldown_steps": -1}, {"max_withheld": -1},
         {"cut_rate_at_level": -1}, {"rate_factor": 0.0}, {"rate_steps": 0}, {"halt_at_level": 0}, {"max_rewinds": -1},
-        {"max_lost_share": 0.0},
+        {"max_lost_share": 0.0}, {"cooldown_steps": 1, "max_withheld": 2},
     ],
 )  # fmt: skip
 def test_wrong_options_are_named(options: dict) -> None:

@@ -1,20 +1,20 @@
 """A rewind equals a restart: in place, by fitting again, and by a new process that begins with the ledger's skip."""
 
-import math
 import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 
-from mulligan.files import remove, sha256_file
+from mulligan.files import read_json, remove, sha256_file, write_json
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.checkpoints import load_checkpoint
-from mulligan.training.faults import ScaledGradient
+from mulligan.training.replay import StopAfter
 from mulligan.training.run import TrainingRun
 from mulligan.training.step_sums import StepSums
 from tests.training.conftest import MakeRun, run_program, silent
@@ -100,6 +100,53 @@ def test_a_spike_before_the_first_snapshot_begins_the_run_anew(make_run: MakeRun
     assert_same(*(load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", "new")))
 
 
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides")
+@pytest.mark.parametrize("way", ["in_place", "refit"])
+def test_the_start_is_gone_back_to_as_a_new_process_would_where_nothing_holds_it(make_run: MakeRun, way: str) -> None:
+    """Going on from the first checkpoint, which lies too late, with a callback of its own state where one may be."""
+    averaging = "{_target_: lightning.pytorch.callbacks.EMAWeightAveraging, decay: 0.5}"
+    own = [f"+callbacks.ema={averaging}"] if way == "refit" else []
+    options = (*WATCHED, *own, f"stability.way={way}", "checkpoint.every_n_steps=7")
+    stopped, run = (make_run(*options, "name=again") for _ in range(2))
+    stopped.callbacks.append(StopAfter(2))
+    stopped.train(silent, silent)
+    for path in Path("runs/again/checkpoints").glob("step_00000000*"):
+        remove(path)
+    sure_at(run, onset=3, step=4)
+    assert run.train(silent, silent).attempt == 14 + 5
+    (entry,) = Ledger(Path("runs/again/ledger.jsonl")).entries
+    assert (entry["step"], entry["target"], entry["skip"]) == (5, 0, [0, 24])
+    Path("runs/new").mkdir()
+    shutil.copy("runs/again/ledger.jsonl", "runs/new/ledger.jsonl")
+    make_run(*options, "name=new").train(silent, silent)
+    assert_same(*(load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("again", "new")))
+
+
+def test_a_step_that_was_gone_back_to_is_not_validated_again(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED, "validate_every_n_steps=2")
+    sure_at(run, onset=9, step=10)
+    validated: list[int] = []
+    run.callbacks.append(LambdaCallback(on_validation_start=lambda trainer, _: validated.append(trainer.global_step)))
+    run.train(silent, silent)
+    assert validated == [2, 4, 6, 8, 10, 8, 10, 12, 14]
+
+
+def test_checkpoints_that_a_kill_left_behind_are_put_away(make_run: MakeRun) -> None:
+    runs = [make_run(*WATCHED, "checkpoint.keep_abandoned=true") for _ in range(2)]
+    sure_at(runs[0], onset=9, step=10)
+    runs[0].train(silent, silent)
+    folder = Path("runs/default/checkpoints")
+    for suffix in (".ckpt", ".json"):
+        shutil.copy(folder / f"abandoned/step_00000008_0{suffix}", folder / f"step_00000009{suffix}")
+    for path in folder.glob("step_0000001*"):
+        remove(path)
+    description = read_json(folder / "step_00000009.json")
+    write_json(folder / "step_00000009.json", description | {"step": 9})
+    runs[1].train(silent, silent)
+    assert not (folder / "step_00000009.ckpt").exists()
+    assert (folder / "abandoned/step_00000009_0.ckpt").exists()
+
+
 def test_a_rewind_that_gives_up_the_only_checkpoint_saves_its_state(make_run: MakeRun) -> None:
     run = make_run(*WATCHED, "checkpoint.every_n_steps=10")
     sure_at(run, onset=9, step=10)
@@ -149,85 +196,6 @@ def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     run_program(tmp_path, str(SPOIL), "0", "0", *overrides, "name=new")
     for other in ("refit", "new"):
         assert_same(*(load_checkpoint(tmp_path / f"runs/{name}/{LAST}") for name in ("spoilt", other)))
-
-
-def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """Both ranks leave the update out: weights and moments after step 10 are those before it."""
-    overrides = (*tiny, *WATCHED, "trainer=cpu_ddp", "checkpoint.every_n_steps=1", "checkpoint.keep_last=20")
-    said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt")
-    assert "step 10: gradient norm nan, not finite: its update is left out" in said
-    (entry,) = Ledger(tmp_path / "runs/spoilt/ledger.jsonl").entries
-    assert (entry["kind"], entry["judged_step"], entry["gradient_norm"]) == ("withheld", 10, None)
-    before, after, last = (
-        load_checkpoint(tmp_path / f"runs/spoilt/checkpoints/step_{step:08d}.ckpt") for step in (9, 10, 14)
-    )
-    assert_same(before["state_dict"], after["state_dict"])
-    assert_same(before["optimizer_states"][0]["state"], after["optimizer_states"][0]["state"])
-    assert not last["state_dict"]["model.embedding.weight"].equal(after["state_dict"]["model.embedding.weight"])
-    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
-
-
-def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) -> None:
-    """Their losses are as ever: without an answer the run would stand still and nobody would know."""
-    run = make_run(*WATCHED, "stability.detector.window=8")
-    run.callbacks.append(ScaledGradient(at_step=7, num_steps=6, factor=1e5))
-    run.train(silent, silent)
-    entries = Ledger(Path("runs/default/ledger.jsonl")).entries
-    assert [(entry["kind"], entry["judged_step"]) for entry in entries] == [
-        ("withheld", 7), ("withheld", 8), ("rewind", 9)
-    ]  # fmt: skip
-    assert (entries[-1]["trigger"], entries[-1]["onset"], entries[-1]["target"]) == ("gradient", 9, 6)
-
-
-def test_the_last_step_is_judged_too(make_run: MakeRun) -> None:
-    run = make_run(*WATCHED, "stability.policy.max_withheld=0")
-    run.callbacks.append(ScaledGradient(at_step=14, factor=math.nan))
-    module = run.train(silent, silent)
-    (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
-    assert (entry["kind"], entry["judged_step"], entry["step"], entry["target"]) == ("rewind", 14, 14, 12)
-    assert (run.trainer.global_step, module.attempt) == (14, 16)
-    assert load_checkpoint(Path(f"runs/default/{LAST}"))["mulligan"]["attempt"] == 16
-
-
-def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRun) -> None:
-    run = make_run(*WATCHED, "stability.detector.window=8", "stability.way=watch")
-    run.callbacks.append(ScaledGradient(at_step=7, num_steps=4, factor=1e5))
-    said: list[str] = []
-    run.train(silent, said.append)
-    entries = Ledger(Path("runs/default/ledger.jsonl")).entries
-    assert [(entry["kind"], entry["judged_step"]) for entry in entries] == [("withheld", step) for step in range(7, 11)]
-    assert any("spike (gradient, from step 9 on" in line and "watch goes on" in line for line in said)
-
-
-def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: MakeRun) -> None:
-    """The state of step 8 has the loss that rose. The file of step 6 is that of a run which nothing happened to."""
-    run = make_run(*WATCHED, "stability.policy.rewind=false")
-    sure_at(run, onset=9, step=10)
-    with pytest.raises(ValueError, match=r"halted at step 11, .* from step 9 on: .*; the state of step 6 is saved"):
-        run.train(silent, silent)
-    make_run(*WATCHED, "name=whole").train(silent, silent)
-    kept, wanted = (
-        load_checkpoint(Path(f"runs/{name}/checkpoints/step_00000006.ckpt")) for name in ("default", "whole")
-    )
-    assert_same(kept, wanted)
-    assert not list(Path("runs/default/checkpoints").glob("step_*8.ckpt"))
-    assert not list(Path("runs/default/checkpoints").glob("step_*10.ckpt"))
-    (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
-    assert (entry["kind"], entry["target"]) == ("halt", 6)
-
-
-def test_halting_at_once_leaves_the_checkpoints(make_run: MakeRun) -> None:
-    """The only good state is the start, which needs none."""
-    run = make_run(*WATCHED, "stability.policy.rewind=false")
-    sure_at(run, onset=2, step=4)
-    with pytest.raises(ValueError, match=r"halted at step 5, .*; no good one is left, and the checkpoints stay"):
-        run.train(silent, silent)
-    assert sorted(path.stem for path in Path("runs/default/checkpoints").glob("*.ckpt")) == [
-        "step_00000002", "step_00000004",
-    ]  # fmt: skip
-    (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
-    assert (entry["kind"], entry["target"], entry["tokens_lost"]) == ("halt", 5, 0)
-    make_run(*WATCHED).train(silent, silent)  # goes on
 
 
 class Killed(BaseException):

@@ -32,7 +32,7 @@ class Reporter:
         if sys.stdout.isatty():
             self._show(what, done, total)
         elif done == total:
-            print(f"{what}: done in {time.perf_counter() - self._started[what]:.1f} s", flush=True)
+            print(f"{what}: done in {time.perf_counter() - self._started.pop(what):.1f} s", flush=True)
 
     def _show(self, what: str, done: int, total: int) -> None:
         if self._bar is None:

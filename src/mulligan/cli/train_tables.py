@@ -22,6 +22,7 @@ def print_opening(run: TrainingRun) -> None:
     tokens, rank_groups = run.num_steps * run.tokens_per_step, ""
     if run.tensor_parallel_size > 1:
         rank_groups = f" in groups of {run.tensor_parallel_size}"
+    own = ", ".join(f"{type(one).__name__} ({key})" for key, one in run.own_callbacks.items())
     shared = "" if model.key_value_heads == model.num_heads else f" on {model.key_value_heads} of keys and values"
     parts = rank_memory(model, run.layout)
     state = parts["weights"] + parts["gradients"] + parts["moments"]
@@ -48,7 +49,7 @@ def print_opening(run: TrainingRun) -> None:
             "stability": "nobody watches the loss" if run.guard is None else f"way {run.guard.way}",
             "checkpoints": f"{checkpoint.folder}, every {checkpoint.every_n_steps:,} steps",
             "loggers": ", ".join(type(logger).__name__ for logger in run.trainer.loggers) or "none",
-            **({"callbacks": ", ".join(run.own_callbacks)} if run.own_callbacks else {}),
+            **({"callbacks": own} if own else {}),
         },
     )  # fmt: skip
     if run.on_cpu and torch.cuda.is_available():

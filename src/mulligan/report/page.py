@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mulligan import __version__
+from mulligan.data.sequencer import Skips
 from mulligan.report.headline import Tile, evaluation_nats, number, origin_of, state_of, tiles, yardsticks
 from mulligan.report.next_token import NextToken
 from mulligan.report.palette import COLORS
@@ -120,7 +121,7 @@ def samples_of(run: RunFiles) -> tuple[list[Sample], str]:
 
 
 def data_facts(run: RunFiles, sources: Sequence[Source]) -> list[Tile]:
-    planned, skipped = run.planned, sum(stop - start for start, stop in run.ledger.skips)
+    planned, skipped = run.planned, sum(stop - start for start, stop in Skips(run.ledger.skips).ranges)
     tokens, available = run.step * planned.tokens_per_step, sum(source.tokens for source in sources)
     facts = [
         Tile("tokens trained on", f"{tokens:,}"),

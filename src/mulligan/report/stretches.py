@@ -15,11 +15,15 @@ class Stretch(NamedTuple):
 def stretches(entries: Sequence[dict[str, Any]], last: int) -> Iterator[Stretch]:
     """Attempts 1 to ``last`` in order, as kept and as given up."""
     given_up = [False] * (last + 1)
+    lineage: list[int] = []  # the attempt of each step
+    done = 0
     for entry in entries:
         if "target" in entry:
-            for attempt in range(entry["attempt"] - (entry["step"] - entry["target"]) + 1, entry["attempt"] + 1):
-                if attempt <= last:
-                    given_up[attempt] = True
+            lineage.extend(range(done + 1, entry["attempt"] + 1))
+            done = entry["attempt"]
+            for attempt in lineage[entry["target"] :]:
+                given_up[min(attempt, last)] |= attempt <= last
+            del lineage[entry["target"] :]
     start = 0
     for attempt in range(1, last + 1):
         if attempt == last or given_up[attempt + 1] != given_up[attempt]:

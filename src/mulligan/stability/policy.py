@@ -71,6 +71,11 @@ class Policy:
         ):  # fmt: skip
             if number < 0:
                 raise ValueError(f"stability.policy.{name}={number} must not be negative")
+        if withhold and cooldown_steps < max_withheld:
+            raise ValueError(
+                f"stability.policy.cooldown_steps={cooldown_steps} is too short for max_withheld={max_withheld} bad "
+                "gradients to come within it: no number of them would be a spike; make it longer, or allow fewer"
+            )
         if halt_at_level < 1:
             raise ValueError(f"stability.policy.halt_at_level={halt_at_level} must be at least 1")
         if cut_rate_at_level is not None and cut_rate_at_level < 0:

@@ -178,7 +178,7 @@ class PretrainModule(LeanModule):
 
     def on_validation_epoch_start(self) -> None:
         if not hasattr(self, "token_bytes_V"):
-            self.register_buffer("token_bytes_V", self.token_bytes().to(self.device), persistent=False)
+            self.token_bytes_V = self.token_bytes().to(self.device)  # no buffer: a copy made before would lack it
         self.validation_sums = None
 
     def take_step_values(self, step: int) -> StepValues:

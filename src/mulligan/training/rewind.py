@@ -1,4 +1,4 @@
-"""Go back to an earlier step inside the running fit, at the end of a batch.
+"""Go back to an earlier step inside the running fit, at the end of a batch, or make ready to fit anew.
 
 This file, lean_loop.py and callbacks/preemption.py alone touch Lightning's private members, read in Lightning 2.6.6.
 Every counter of its loops is a function of the step and the accumulation, so none is kept: they are written anew. No
@@ -7,12 +7,14 @@ random state is kept either, since it is a function of the place in the run.
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mulligan.model.parts import local
+
+_STATE_HOOKS = ("state_dict", "on_save_checkpoint")
 
 
 def training_tensors(module: LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -38,6 +40,8 @@ def go_to_step(trainer: Trainer, step: int, accumulation: int) -> None:
         for counts in (progress.total, progress.current):
             _set(counts, **dict.fromkeys(vars(counts), step))
     loop._batches_that_stepped = step - 1  # raised behind the hooks
+    assert hasattr(loop, "_skip_next_val"), "Lightning has renamed _skip_next_val"
+    loop._skip_next_val = True  # of this batch, which counts as that of ``step`` now: it was validated there
     for config in trainer.lr_scheduler_configs:
         scheduler = config.scheduler
         assert isinstance(scheduler, LambdaLR)
@@ -52,6 +56,20 @@ def go_to_step(trainer: Trainer, step: int, accumulation: int) -> None:
     fetcher.combined_loader.reset()  # ends the old workers before new ones start
     iter(fetcher)
     fetcher.fetched += batches
+
+
+def begin_anew(trainer: Trainer) -> None:
+    """Give ``trainer`` loops that have counted nothing, as those of a new process: not all of a fit's state is in a
+    checkpoint, and the start needs none.
+    """
+    old = trainer.fit_loop
+    trainer.fit_loop = type(old)(trainer, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
+    trainer.fit_loop.epoch_loop = type(old.epoch_loop)(trainer, min_steps=old.min_steps, max_steps=old.max_steps)
+
+
+def keeps_state(callback: Callback) -> bool:
+    """Whether checkpoints hold something of it, which no snapshot does."""
+    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in _STATE_HOOKS)
 
 
 def _set(counts: Any, **numbers: int) -> None:

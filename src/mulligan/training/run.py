@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from mulligan.training.event_logger import closed_at_the_end, event_loggers
 from mulligan.training.lean_loop import make_lean
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
+from mulligan.training.rewind import begin_anew, keeps_state
 from mulligan.training.run_settings import RunSettings
 from mulligan.training.strategies import whole_on_rank_zero
 
@@ -104,12 +106,16 @@ class TrainingRun(RunSettings):
         # Before the guard, which may save the start: nothing goes on from a checkpoint without its run's config.
         self.callbacks.insert(0, start := LambdaCallback(on_train_start=record))
         self.callbacks.append(Standstill(metrics=self.metrics, warmup_steps=warmup_steps, say=warn))
+        unbegun = {one: deepcopy(one.state_dict()) for one in self.own_callbacks.values() if keeps_state(one)}
         while True:
             try:
                 return self._fit_once(report, warn, given or {})
             except Refit:
                 if start in self.callbacks:
                     self.callbacks.remove(start)  # this process has been noted
+                begin_anew(self.trainer)
+                for callback, state in unbegun.items():
+                    callback.load_state_dict(state)
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
                 sys.exit(0 if self._is_child else self.stop.exit_code)
 

@@ -136,7 +136,7 @@ class RunSettings:
                     metrics=self.metrics,
                 )
             )
-        self.own_callbacks = [f"{type(one).__name__} ({key})" for key, one in callbacks.items() if one is not None]
+        self.own_callbacks = {key: one for key, one in callbacks.items() if one is not None}
         self.stop = StopOnSigterm(every_n_steps=log_every_n_steps)
         self.checkpoint, self.guard = checkpoint, stability
         self.trainer = make_trainer(
@@ -148,7 +148,7 @@ class RunSettings:
             loggers=[one for one in logger.values() if one is not None],
             callbacks=[
                 *([] if self.guard is None else [self.guard]),  # first: the others see the step it goes back to
-                *(one for one in callbacks.values() if one is not None),
+                *self.own_callbacks.values(),
                 self.metrics,
                 *([] if profiler is None else [profiler]),
                 *evaluations,
@@ -196,6 +196,7 @@ class RunSettings:
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
             self.guard.check_reach(checkpoint)
+            self.guard.check_callbacks(self.own_callbacks)
             num_bytes = state_bytes(model, self.layout)
             self.snapshot_gigabytes = self.guard.check_memory(num_bytes, self.trainer.num_devices)
         self.trainer.accumulate_grad_batches = self.accumulation

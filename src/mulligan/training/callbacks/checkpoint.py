@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.files import read_json, remove_temporaries
+from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoint_io import AtomicCheckpointIO, Lent
-from mulligan.training.checkpoints import checkpoint_path, listed
+from mulligan.training.checkpoints import Checkpoint, checkpoint_path, listed
 from mulligan.training.event_logger import event_loggers
 
 
@@ -49,6 +50,10 @@ class SaveCheckpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step  # the one it was restored from
+        if trainer.is_global_zero:
+            for found in listed(self.folder):
+                if _ledger(trainer).abandons(found.step, found.ledger_lines):  # a kill came first
+                    self._put_away(trainer, found)
 
     def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
         _io(trainer).copies.wait()
@@ -80,15 +85,8 @@ class SaveCheckpoints(Callback):
         if not trainer.is_global_zero:
             return
         for found in listed(self.folder):
-            if found.step <= step:
-                continue
-            if self.keep_abandoned:
-                for path in (found.path, found.path.with_suffix(".json")):
-                    kept = self.folder / "abandoned" / f"{path.stem}_{found.ledger_lines}{path.suffix}"
-                    kept.parent.mkdir(exist_ok=True)
-                    path.replace(kept)
-            else:
-                trainer.strategy.remove_checkpoint(found.path)
+            if found.step > step:
+                self._put_away(trainer, found)
 
     def save(self, trainer: Trainer, *, also_the_start: bool = False) -> None:
         """Copy the state and begin to write it. What went wrong with the one before is raised here, or by ``wait``."""
@@ -96,8 +94,7 @@ class SaveCheckpoints(Callback):
         if step == self._saved_step or (step == 0 and not also_the_start):
             return
         milestone = bool(self.milestone_every_n_steps) and step % (self.milestone_every_n_steps or 1) == 0
-        ledger: Any = trainer.lightning_module.ledger
-        options = {"milestone": milestone, "ledger_lines": len(ledger.lines)}
+        options = {"milestone": milestone, "ledger_lines": len(_ledger(trainer).lines)}
         trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options=options)
         self._saved_step = step
         if trainer.is_global_zero:
@@ -109,6 +106,15 @@ class SaveCheckpoints(Callback):
         _io(trainer).wait()
         trainer.strategy.barrier()
 
+    def _put_away(self, trainer: Trainer, found: Checkpoint) -> None:
+        if not self.keep_abandoned:
+            trainer.strategy.remove_checkpoint(found.path)
+            return
+        for path in (found.path, found.path.with_suffix(".json")):
+            kept = self.folder / "abandoned" / f"{path.stem}_{found.ledger_lines}{path.suffix}"
+            kept.parent.mkdir(exist_ok=True)
+            path.replace(kept)
+
     def _tell(self, trainer: Trainer, step: int) -> None:
         path = checkpoint_path(self.folder, step)
         for logger in event_loggers(trainer.loggers):
@@ -118,6 +124,12 @@ class SaveCheckpoints(Callback):
         ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]
         for checkpoint in ordinary[: -self.keep_last]:
             trainer.strategy.remove_checkpoint(checkpoint.path)
+
+
+def _ledger(trainer: Trainer) -> Ledger:
+    ledger = trainer.lightning_module.ledger
+    assert isinstance(ledger, Ledger)
+    return ledger
 
 
 def _io(trainer: Trainer) -> AtomicCheckpointIO:

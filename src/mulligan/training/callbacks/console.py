@@ -31,7 +31,7 @@ class ConsoleProgress(Callback):
         self._printed: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._begin = (time.perf_counter(), trainer.global_step)
+        self._begin = (time.perf_counter(), pl_module.attempt)
         if not (trainer.is_global_zero and sys.stdout.isatty()):
             return
         self._bar = Progress(
@@ -75,8 +75,9 @@ class ConsoleProgress(Callback):
         self._stop()
 
     def _left(self, trainer: Trainer) -> str:
-        begin, first_step = self._begin
-        done = trainer.global_step - first_step
+        begin, first_attempt = self._begin
+        module: Any = trainer.lightning_module
+        done = module.attempt - first_attempt  # with what a rewind gave up, which took its time too
         seconds = (time.perf_counter() - begin) / max(1, done) * (self.num_steps - trainer.global_step)
         return f"{timedelta(seconds=round(seconds))} left"
 

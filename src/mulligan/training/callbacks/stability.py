@@ -20,6 +20,7 @@ from mulligan.training.interventions import circumstances, described, tell
 from mulligan.training.judging import Judge, Verdict
 from mulligan.training.module import PretrainModule
 from mulligan.training.restore_points import RestorePoints
+from mulligan.training.rewind import keeps_state
 from mulligan.training.step_sums import StepValues
 
 
@@ -76,6 +77,8 @@ class Guard(Callback):
         ``fingerprints`` are of what a line of the ledger was written under: the config and the data.
         """
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
+        self.detector.reset()  # of an earlier fit
+        self._told_onset = None
         self.judge = Judge(detector=self.detector, policy=self.policy, ledger=ledger, regime=regime)
         in_memory = self.snapshots if self.way == "in_place" else None
         self.points = RestorePoints(snapshots=in_memory, folder=checkpoint.folder, ledger=ledger)
@@ -97,6 +100,15 @@ class Guard(Callback):
                 f"stability.policy.depth_steps={self.policy.depth_steps} is further back than (checkpoint.keep_last - "
                 f"1) x every_n_steps={reach} reaches with stability.way=refit: keep more of them, or rewind less far"
             )
+
+    def check_callbacks(self, callbacks: dict[str, Callback]) -> None:
+        """Raise ValueError where one of them, by its key in the config, has a state that no snapshot holds."""
+        for key, callback in callbacks.items():
+            if self.way == "in_place" and keeps_state(callback):
+                raise ValueError(
+                    f"callbacks.{key} ({type(callback).__name__}) keeps a state, which is in checkpoints and not in "
+                    "snapshots: set stability.way=refit"
+                )
 
     def check_memory(self, state_bytes: float, ranks_of_host: int | None = None) -> float:
         """Gigabytes of host memory that a rank's snapshots of states of ``state_bytes`` take; ValueError if those are
