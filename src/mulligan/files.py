@@ -20,7 +20,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
-        with _naming(path), temporary.open("wb") as file:
+        with _naming(path, temporary), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -34,7 +34,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Make a temporary neighbour of ``path`` to write files in; on success it is renamed, on any error removed."""
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir()
+        with _naming(path, temporary):
+            temporary.mkdir()
         with _folder_to_sync(temporary):
             yield temporary
         rename(temporary, path)
@@ -43,12 +44,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A full disk is met by a write, whose error knows no name."""
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """A full disk is met by a write, whose error knows no name; a folder that is only read, by one of ``temporary``."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno is None:
+        if error.filename not in (None, str(temporary)) or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

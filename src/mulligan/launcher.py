@@ -25,10 +25,19 @@ def launched_world_size() -> int | None:
 
 
 def check_launcher() -> None:
-    """Refuse variables of a launcher, which may be set by hand, that are no numbers."""
+    """Refuse variables of a launcher, which may be set by hand or left over, that are no numbers or name no rank."""
     for name in NUMBERS:
         if not os.environ.get(name, "0").isdecimal():
             raise ValueError(f"{name}={os.environ[name]!r} in the environment must be a whole number")
+    if (port := int(os.environ.get("MASTER_PORT", "0"))) >= 2**16:
+        raise ValueError(f"MASTER_PORT={port} in the environment must be below {2**16}")
+    world_size = launched_world_size() or 1
+    for name in ("RANK", "LOCAL_RANK"):
+        if (rank := int(os.environ.get(name, "0"))) >= world_size:
+            raise ValueError(
+                f"{name}={rank} in the environment must be below WORLD_SIZE, which is "
+                f"{os.environ.get('WORLD_SIZE', 'not set')}: unset what an earlier launcher has left"
+            )
 
 
 def check_slurm() -> None:

@@ -168,6 +168,8 @@ MISTAKES = {
     "train model=initial initial_weights=calm": "calm/model.json is missing: calm is not the folder of a model",
     "train model=initial initial_weights=kept": "sequence_length=256 must be in [1, model.max_length=16]",
     "train tokenizer.character_coverage=0.5": "tokenizer.character_coverage=0.5 must be in [0.98, 1], or null",
+    "train name=.": "name='.' must name a folder below runs/",
+    "train tokenizer.vocab_size=10000000000": "vocab_size=10000000000 must be at least 260, for 256 bytes",
     "train tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 260",
     "prepare data.workers=0": "data.workers=0 must be at least 1",
     "prepare tokenizer=file tokenizer.model_file=table.csv": "table.csv is not a SentencePiece model",
@@ -360,6 +362,7 @@ def test_another_rank_says_what_rank_zero_did_not_see(
     age: float, waits: float, here: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("mulligan.cli.verb._BEGUN", time.monotonic() - age)
     waited: list[float] = []
     monkeypatch.setattr(time, "sleep", waited.append)
@@ -376,6 +379,27 @@ def test_a_launchers_variable_that_is_no_number(name: str, here: Cli, monkeypatc
     done = here("train")
     assert done.returncode == 2
     assert f": {name}='one' in the environment must be a whole number\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "1", "RANK=1 in the environment must be below WORLD_SIZE, which is not set"),
+        ("LOCAL_RANK", "3", "LOCAL_RANK=3 in the environment must be below WORLD_SIZE, which is not set"),
+        ("NODE_RANK", "3", "NODE_RANK=3 in the environment must be below trainer.num_nodes=1"),
+        ("MASTER_PORT", "99999", "MASTER_PORT=99999 in the environment must be below 65536"),
+        ("WANDB_MODE", "foo", "WANDB_MODE='foo' in the environment is not one of online, offline"),
+    ],
+)
+def test_a_variable_that_is_left_over_or_mistyped(
+    name: str, value: str, message: str, here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    done = here("train", "logger=wandb")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_there_are_thirty() -> None:

@@ -127,7 +127,7 @@ def test_the_name_of_a_file_need_not_be_utf8(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("some words\n" * 20)
     (tmp_path / "more.txt").write_text("more words\n" * 20)
     own = recipe(str(tmp_path), sources={"web": TextFiles(paths=[f"{tmp_path}/*.txt"])}, weights=None)
-    own.validation_fraction = 1e-9
+    own.validation_fraction, own.split_seed = 0.5, 2
     own.tokenizer = TokenizerRecipe(vocab_size=270)
     manifest = read_json(own.prepare(silent) / "manifest.json")
     assert sum(shard["documents"] for shard in manifest["shards"]) == 2
@@ -152,6 +152,31 @@ def test_a_torn_manifest_is_named(prepared: Path, tmp_path: Path) -> None:
     (torn.folder / "manifest.json").write_text('{"shards": [')
     with pytest.raises(ValueError, match=r"manifest\.json is not whole JSON"):
         torn.prepare(silent)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"), [(0.01, "all 1 document.s. are trained on"), (0.99, "none outside the held-out part")]
+)
+def test_one_document_is_not_on_both_sides_of_the_split(tmp_path: Path, fraction: float, message: str) -> None:
+    (tmp_path / "one.txt").write_text("".join(f"word {number}\n" for number in range(500)))
+    sources = {"web": TextFiles(paths=[str(tmp_path / "one.txt")])}
+    made = recipe(
+        str(tmp_path),
+        sources=sources,
+        weights=None,
+        validation_fraction=fraction,
+        tokenizer=TokenizerRecipe(vocab_size=280),
+    )
+    with pytest.raises(ValueError, match=message):
+        made.prepare(silent)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "message"), [(900, "it has pieces for 301 at most"), (262, "its characters take 2.., or fewer with")]
+)
+def test_a_vocabulary_that_does_not_fit_the_text_is_told_the_size_that_does(vocab_size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"tokenizer\.vocab_size={vocab_size} cannot be trained .*: {message}"):
+        TokenizerRecipe(vocab_size=vocab_size).make(["abcdefghij klm\n"])
 
 
 def test_what_is_dropped_is_counted(prepared: Path) -> None:

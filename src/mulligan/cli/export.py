@@ -5,7 +5,6 @@ format=weights writes one file, model.safetensors, and model.json beside it:
 transformers loads. Weights are read and written one after another, so that a large model needs little memory.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from mulligan.export.model_card import Trained, model_card
 from mulligan.files import atomic_folder, read_json, write_hashed, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import weights_sha256
+from mulligan.report.run_files import json_lines
 from mulligan.safetensors_file import write_safetensors
 from mulligan.training.checkpoints import load_unsharded
 
@@ -83,7 +83,7 @@ def _trained(export: Export, shape: ModelConfig) -> Trained:
     run, step = export.run, export.checkpoint.step
     summary, provenance = run.folder / "summary.json", run.folder / "provenance.jsonl"
     ended = read_json(summary, "step") if summary.is_file() else None
-    starts = [json.loads(line) for line in provenance.read_text().splitlines()] if provenance.is_file() else []
+    starts = json_lines(provenance)
     return Trained(
         name=run.folder.name,
         step=step,

@@ -4,6 +4,7 @@ What is imported late is imported here: a mistaken verb need not wait for Hydra,
 """
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -45,9 +46,15 @@ USAGE = "\n".join(
 
 
 def main() -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a text that a model writes may hold what a terminal cannot show
+    called_as = " ".join(["mulligan", *sys.argv[1:2]])
     try:
         code = _run()
         sys.stdout.flush()
+    except KeyboardInterrupt:  # a run that trains hears it otherwise, and is saved
+        print(f"{called_as}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter has yet to write
         return 128 + signal.SIGPIPE

@@ -66,6 +66,12 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(key): node for key, node in content.items()}
 
 
+def check_is_of_a_run(recorded: dict[str, Any], folder: Path) -> None:
+    for key in ("sequence_length", "precision", "checkpoint", "stability"):
+        if key not in recorded:
+            raise ValueError(f"{folder}/config.yaml is not that of a run, it has no {key}: bring it back")
+
+
 def recorded_model(recorded: dict[str, Any], folder: Path) -> ModelConfig:
     """The model of the run in ``folder``, which may be somebody else's: nothing but a model is made of what it says."""
     node = recorded.get("model")

@@ -9,11 +9,19 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
-from mulligan.cli.record import NEUTRAL, checkpoints_of, differences, played_again, read_earlier_records, read_record
+from mulligan.cli.record import (
+    NEUTRAL,
+    check_is_of_a_run,
+    checkpoints_of,
+    differences,
+    played_again,
+    read_earlier_records,
+    read_record,
+)
 from mulligan.cli.train import quiet_lightning
 from mulligan.launcher import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
-from mulligan.training.replay import CompareCheckpoints, StopAfter
+from mulligan.training.replay import CompareCheckpoints, SameData, StopAfter
 from mulligan.training.run import TrainingRun
 
 DIFFERS = 1
@@ -28,6 +36,7 @@ class Replay:
         recorded = read_record(self.folder)
         if recorded is None:
             raise ValueError(f"run={run}: no run is there (no config.yaml); give a folder such as runs/default")
+        check_is_of_a_run(recorded, self.folder)
         for step, earlier in read_earlier_records(self.folder).items():
             if changes := differences(earlier, recorded, free=NEUTRAL):
                 raise ValueError(
@@ -51,7 +60,7 @@ class Replay:
             shutil.copy(self.ledger.path, folder)
         run: TrainingRun = build(content)
         run.trainer.strategy.checkpoint_io = self.comparison
-        run.callbacks.append(StopAfter(self.comparison.steps[-1]))
+        run.callbacks.extend([SameData(self.comparison.data_fingerprint), StopAfter(self.comparison.steps[-1])])
         return run
 
 

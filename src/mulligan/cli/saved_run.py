@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mulligan.cli.record import checkpoints_of, read_record, recorded_model
+from mulligan.cli.record import check_is_of_a_run, checkpoints_of, read_record, recorded_model
 from mulligan.data.join import verify
 from mulligan.data.order import order_of
 from mulligan.data.sequencer import Sequencer
@@ -46,9 +46,7 @@ class SavedRun:
         recorded = read_record(folder)
         if recorded is None:
             raise ValueError(f"run={folder}: no run is there (no config.yaml); give a folder such as runs/default")
-        for key in ("sequence_length", "precision", "checkpoint", "stability"):
-            if key not in recorded:
-                raise ValueError(f"{folder}/config.yaml is not that of a run, it has no {key}: bring it back")
+        check_is_of_a_run(recorded, folder)
         self.folder, self.recorded = folder, recorded
         self.ledger = Ledger(folder / "ledger.jsonl", writes=False)
         self.sequence_length: int = recorded["sequence_length"]

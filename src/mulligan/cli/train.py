@@ -17,6 +17,7 @@ from mulligan.cli.record import (
     DECIDED_ONCE,
     NEUTRAL,
     bound_differences,
+    check_is_of_a_run,
     differences,
     keep_record,
     read_record,
@@ -44,13 +45,17 @@ def work(config: DictConfig) -> None:
     if not content["folder"].strip():
         raise ValueError("folder='' must name the run's own folder; left out it is runs/NAME")
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
+    around = [parent for parent in folder.parents if (parent / "provenance.jsonl").is_file()]
+    if around:
+        raise ValueError(f"folder={folder} lies inside that of another run, {around[0]}: choose another name")
     # Until something was trained, nothing binds; a ledger binds alone while a rewind to the start left no checkpoint.
     begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) or (folder / "ledger.jsonl").is_file()
     recorded = read_record(folder) if begun else None
     if begun and recorded is None:
         raise ValueError(f"{folder}/config.yaml of what was trained is missing: bring it back, or choose another name")
     if recorded is not None:
-        content |= {key: recorded[key] for key in DECIDED_ONCE if content[key] == "auto"}
+        check_is_of_a_run(recorded, folder)
+        content |= {key: recorded[key] for key in DECIDED_ONCE if key in recorded and content[key] == "auto"}
     run: TrainingRun = build(content)
     content |= {"precision": run.precision, "compile": run.compile}
     changes = differences(recorded, content) if recorded is not None else []

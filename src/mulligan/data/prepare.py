@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mulligan.data.documents import Part, Source, as_utf8_can
-from mulligan.data.join import join_parts, verify
+from mulligan.data.join import SPLITS, join_parts, verify
 from mulligan.data.share import Share
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
 from mulligan.data.tokenizer import FILES, TokenizerRecipe, load_tokenizer, tokenizer_path
@@ -139,7 +139,9 @@ class DataRecipe:
         remove_temporaries(self.folder)
         self._tokenize(jobs, report, say)
         report("joining", 0, 1)
-        manifest = join_parts(self.folder, jobs, vocab_size=tokenizer.vocab_size) | {
+        joined = join_parts(self.folder, jobs, vocab_size=tokenizer.vocab_size)
+        self._check_split(joined["shards"])
+        manifest = joined | {
             "request": self.request,
             "tokenizer_sha256": hashlib.sha256(tokenizer.model).hexdigest(),
             "vocab_size": tokenizer.vocab_size,
@@ -149,6 +151,17 @@ class DataRecipe:
         write_json(manifest_path, manifest)
         shutil.rmtree(parts_folder)
         report("joining", 1, 1)
+
+    def _check_split(self, shards: list[dict[str, Any]]) -> None:
+        """Raise ValueError where a side of the split has no document, of few that there are."""
+        count = sum(shard["documents"] for shard in shards)
+        for split, other in zip(SPLITS, ("held out", "trained on"), strict=True):
+            if not any(shard["split"] == split for shard in shards):
+                raise ValueError(
+                    f"data.sources: all {count} document(s) are {other}, each as a whole and by a hash of its name: "
+                    f"give more of them, or another data.validation_fraction={self.validation_fraction} or "
+                    f"data.split_seed={self.split_seed}"
+                )
 
     def _begin(self, report: Report, say: Say) -> tuple[Tokenizer, list[PartJob]]:
         """The tokenizer, and all parts: each is as whoever came first made it."""

@@ -15,6 +15,7 @@ from mulligan.data.pieces import model_type_of, with_exact_scores
 from mulligan.data.tokens import BLANK, Ids, Tokenizer
 
 _SEPARATOR = "\t"  # the trainer's own reserved character: it skips every sentence that holds one
+NO_TEXT = "there is none outside the held-out part, in which a document is as a whole: give several"
 _SENTENCE_CHARACTERS = 800  # SentencePiece learns a text by sentences
 _MOST_CHARACTERS = 2**16  # and leaves those out that are longer than it is told
 # Letters, a digit, a tab, or other characters, each with the blanks before it: pieces seldom hold two of these.
@@ -118,12 +119,21 @@ def train_sentencepiece(
     except RuntimeError as error:
         if sentences.failure is not None:
             raise sentences.failure from None
-        reason = str(error).strip().splitlines()[-1] if sentences.any else "there is none outside the held-out part"
+        reason = _reason(str(error)) if sentences.any else NO_TEXT
         raise ValueError(
             f"tokenizer.vocab_size={vocab_size} cannot be trained on this sample of text: {reason}"
         ) from None
     trained = model.getvalue()
     return with_exact_scores(trained) if model_type == "unigram" else trained
+
+
+def _reason(told: str) -> str:
+    """What the trainer says, by our keys where it is of the size."""
+    if found := re.search(r"a value <= (\d+)", told):
+        return f"it has pieces for {found[1]} at most"
+    if found := re.search(r"(\d+) vs (\d+)\. Increase vocab_size", told):
+        return f"its characters take {found[2]}, or fewer with a smaller tokenizer.character_coverage"
+    return told.strip().splitlines()[-1]
 
 
 def _piece_bytes(pieces: sentencepiece.SentencePieceProcessor, number: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -88,7 +89,10 @@ def tokenize_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then."""
+    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then. Ctrl-C
+    at a terminal, which all processes are sent, is for that one to hear.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
 

@@ -52,8 +52,11 @@ class TokenizerRecipe:
         """``character_coverage`` is the share of the sample's characters that get pieces of their own, None the usual
         one of 0.9999; the others are spelled in bytes.
         """
-        if model_file is None and vocab_size < 260:
-            raise ValueError(f"tokenizer.vocab_size={vocab_size} must be at least 260: 256 bytes and 4 special pieces")
+        if model_file is None and not 260 <= vocab_size < 2**31:
+            raise ValueError(
+                f"tokenizer.vocab_size={vocab_size} must be at least 260, for 256 bytes and 4 special pieces, and "
+                "below 2**31"
+            )
         if model_file is not None and not Path(model_file).is_file():
             raise ValueError(f"tokenizer.model_file={model_file!r} is not a file")
         self.vocab_size, self.model_type = vocab_size, model_type

@@ -10,7 +10,7 @@ from torch import Tensor
 from mulligan.distributed import rank
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
-from mulligan.training.checkpoints import checkpoint_path, load_checkpoint, on_lineage
+from mulligan.training.checkpoints import checkpoint_path, load_checkpoint, load_unsharded, on_lineage
 from mulligan.training.state_tree import leaves
 from mulligan.training.strategies import whole_on_rank_zero
 
@@ -27,6 +27,8 @@ class CompareCheckpoints(AtomicCheckpointIO):
         if not good:
             raise ValueError(f"{folder} holds no whole checkpoint of the run to compare with")
         self.folder, self.ledger, self.steps = folder, ledger, good
+        newest = load_unsharded(checkpoint_path(folder, good[-1]), mmap=True)
+        self.data_fingerprint: str = newest["mulligan"]["data_fingerprint"]
         self.same: list[int] = []
         self.difference: str | None = None  # the first
 
@@ -47,6 +49,20 @@ class CompareCheckpoints(AtomicCheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """The first run's stay."""
+
+
+class SameData(Callback):
+    """Refuse other data than those of ``fingerprint``, on which no bit would be the same."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if pl_module.data_fingerprint() != self.fingerprint:
+            raise ValueError(
+                f"the run was trained on data {self.fingerprint[:16]}, the prepared data is "
+                f"{pl_module.data_fingerprint()[:16]}: bring the old data back"
+            )
 
 
 class StopAfter(Callback):

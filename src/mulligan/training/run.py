@@ -97,7 +97,7 @@ class TrainingRun(RunSettings):
 
         def record(_: Any, module: PretrainModule) -> None:
             if self.is_rank_zero:
-                write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
+                self._note_data()
                 begun()
                 for logger in event_loggers(self.trainer.loggers):
                     logger.note_data(self.data.folder, module.data_fingerprint())
@@ -109,7 +109,10 @@ class TrainingRun(RunSettings):
         unbegun = {one: deepcopy(one.state_dict()) for one in self.own_callbacks.values() if keeps_state(one)}
         while True:
             try:
-                return self._fit_once(report, warn, given or {})
+                module = self._fit_once(report, warn, given or {})
+                if self.is_rank_zero:
+                    self._note_data()  # also of a run that had ended, whose note is lost
+                return module
             except Refit:
                 if start in self.callbacks:
                     self.callbacks.remove(start)  # this process has been noted
@@ -118,6 +121,9 @@ class TrainingRun(RunSettings):
                     callback.load_state_dict(state)
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
                 sys.exit(0 if self._is_child else self.stop.exit_code)
+
+    def _note_data(self) -> None:
+        write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})
 
     def _fit_once(self, report: Report, warn: Callable[[str], None], given: dict[str, Any]) -> PretrainModule:
         """Fit from the newest whole checkpoint of the present lineage, or the start."""

@@ -93,7 +93,7 @@ class RunSettings:
         ):
             if number < 1:
                 raise ValueError(f"{key}={number} must be at least 1")
-        if not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts:
+        if not name.strip() or not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"name={name!r} must name a folder below runs/")
         for group, kind, made in (("callbacks", Callback, callbacks), ("logger", Logger, logger)):
             for key, one in made.items():

@@ -79,6 +79,13 @@ def check_user_keys(chosen: dict[str, Any]) -> None:
 def _check_launched(trainer: Trainer) -> None:
     """Refuse to wait for machines that nothing has told where to meet."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is None or isinstance(environment, LightningEnvironment):
+        node_rank = int(os.environ.get("NODE_RANK", "0"))
+        if node_rank >= trainer.num_nodes:
+            raise ValueError(
+                f"NODE_RANK={node_rank} in the environment must be below trainer.num_nodes={trainer.num_nodes}: set "
+                "that, or unset what an earlier launcher has left"
+            )
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and missing:
         raise ValueError(

@@ -22,6 +22,7 @@ from mulligan.training.event_logger import EventLogger
 from mulligan.training.wandb_service import why_offline
 
 Job = Callable[[Any], None]  # takes a wandb.Run
+MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")  # W&B's
 MAX_WAITING = 100_000  # lines, of about a kilobyte each, before further ones are dropped
 OFFLINE_SECONDS = 10.0  # for beginning offline, in place of a service that did not answer, and writing all down
 COLUMNS = (
@@ -58,8 +59,11 @@ class WeightsAndBiases(EventLogger):
             raise ValueError(f"logger.wandb.patience_seconds={patience_seconds} must be above 0 and at most an hour")
         if fork_from is not None and "?_step=" not in fork_from:
             raise ValueError(f"logger.wandb.fork_from={fork_from!r} must be as 'k3h2a9x1?_step=500', an attempt there")
+        self._mode = mode or os.environ.get("WANDB_MODE", "online")
+        if self._mode not in MODES:
+            raise ValueError(f"WANDB_MODE={self._mode!r} in the environment is not one of {', '.join(MODES)}")
         self._save_dir, self._name, self._project = Path(save_dir), name, project
-        self._mode, self._fork_from, self.patience_seconds = mode, fork_from, patience_seconds
+        self._fork_from, self.patience_seconds = fork_from, patience_seconds
         self._options: dict[str, Any] = {
             "project": project, "name": name, "entity": entity, "group": group, "job_type": job_type, "tags": tags,
             "notes": notes,
@@ -161,11 +165,10 @@ class WeightsAndBiases(EventLogger):
             run.finish(exit_code=self._exit_code)
 
     def _begin(self) -> Any:
-        mode: Any = self._mode or os.environ.get("WANDB_MODE", "online")
-        reason = why_offline(self.patience_seconds) if mode == "online" else None
+        reason = why_offline(self.patience_seconds) if self._mode == "online" else None
         if reason is None:
             try:
-                return self._init(mode)
+                return self._init(self._mode)
             except Exception as error:
                 reason = _reason(error)
         self._say(f"{reason}; {self._save_dir / 'wandb'} keeps what `wandb sync` uploads")

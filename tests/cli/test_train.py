@@ -1,0 +1,59 @@
+"""What a start finds in and around its folder, and how it ends where nobody reads or waits."""
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from mulligan.files import read_json
+from tests.conftest import Cli
+
+Tiny = tuple[str, ...]
+
+
+def test_what_a_run_has_lost_of_its_folder_is_named_or_made_anew(here: Cli, tiny: Tiny, tmp_path: Path) -> None:
+    assert here("train", *tiny).returncode == 0
+    run = tmp_path / "runs/default"
+    noted = read_json(run / "data.json")
+    (run / "data.json").unlink()
+    assert here("evaluate", "run=runs/default").stderr.endswith("go on with the run to write it anew\n")
+    assert here("train", *tiny).returncode == 0
+    assert read_json(run / "data.json") == noted
+    inside = here("train", *tiny, "name=default/checkpoints")
+    assert (inside.returncode, inside.stdout) == (2, "")
+    assert "folder=runs/default/checkpoints lies inside that of another run, runs/default: choose" in inside.stderr
+    (run / "config.yaml").write_text("name: default\n")
+    for verb in (("train", *tiny), ("replay", "run=runs/default"), ("evaluate", "run=runs/default")):
+        refused = here(*verb)
+        assert refused.returncode == 2
+        assert "config.yaml is not that of a run, it has no sequence_length: bring it back\n" in refused.stderr
+
+
+def test_a_replay_on_other_data_is_refused(here: Cli, tiny: Tiny, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, own := tmp_path / "own")
+    assert here("train", *tiny, f"data.sources.files.paths=[{own}/*.txt]").returncode == 0
+    with (own / "00.txt").open("a") as text:
+        text.write("some new text\n")
+    refused = here("replay", "run=runs/default")
+    assert refused.returncode == 2
+    assert "the run was trained on data" in refused.stderr
+    assert "bring the old data back\n" in refused.stderr
+
+
+def test_ctrl_c_before_a_run_trains_is_one_line(here: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mulligan.cli.train.quiet_lightning", interrupt)
+    done = here("train", *tiny)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mulligan train: interrupted\n")
+
+
+def test_a_terminal_that_knows_ascii_alone_is_shown_what_it_can(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = io.TextIOWrapper(written := io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr("mulligan.cli.main.USAGE", "d\u00e9j\u00e0 vu")
+    assert here("--help").returncode == 0
+    assert written.getvalue() == b"d?j? vu\n"
