@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -40,6 +41,16 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def patient_group(timeout: timedelta) -> dist.ProcessGroup | None:
+    """All ranks, to wait for each other longer than the group does that trains; None without one. All must ask."""
+    return dist.new_group(backend="gloo", timeout=timeout) if world_size() > 1 else None
+
+
+def barrier(group: dist.ProcessGroup | None) -> None:
+    if group is not None:
+        dist.barrier(group=group)
 
 
 def gathered(value: T) -> list[T]:

@@ -47,6 +47,14 @@ def test_a_job_that_fails_is_named(mulligan: Cli, tiny: tuple[str, ...]) -> None
     assert re.fullmatch(r"mulligan train: the job .* optimizer.lr=-1.0 of the sweep ended with exit code 2", failed)
 
 
+def test_a_job_in_the_folder_of_an_earlier_one_is_refused(mulligan: Cli, tiny: tuple[str, ...]) -> None:
+    done = mulligan("train", *tiny, "-m", "max_steps=2", "micro_batch=2,4")
+    assert done.returncode == 2
+    (line,) = lines_of(done.stderr)
+    assert line.startswith("mulligan train: the job micro_batch=4 has the folder runs/default of an earlier one")
+    assert done.stdout.count("step 2/2 (100%)") == 1
+
+
 @pytest.mark.slow
 def test_jobs_of_two_ranks_are_runs_of_their_own(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     done = mulligan("train", *tiny, "-m", *JOBS, "max_steps=2", "optimizer.lr=1e-3,-1.0,2e-3")

@@ -3,6 +3,8 @@
 import io
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,33 @@ def test_what_a_run_has_lost_of_its_folder_is_named_or_made_anew(here: Cli, tiny
         refused = here(*verb)
         assert refused.returncode == 2
         assert "config.yaml is not that of a run, it has no sequence_length: bring it back\n" in refused.stderr
+
+
+def test_what_another_process_trained_meanwhile_binds(
+    here: Cli, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder was free of anything when the command looked, and in use by the one that it then waits for."""
+    assert here("train", *tiny, "name=other").returncode == 0
+
+    @contextmanager
+    def lock(path: Path, **_: object) -> Iterator[None]:
+        shutil.copytree(tmp_path / "runs/other", path.parent)
+        yield
+
+    monkeypatch.setattr("mulligan.cli.train.exclusive", lock)
+    refused = here("train", *tiny, "seed=7")
+    assert refused.returncode == 2
+    assert "runs/default cannot go on from other weights" in refused.stderr
+    assert "seed: 0 -> 7" in refused.stderr
+
+
+def test_checkpoints_that_lie_elsewhere_are_not_begun_anew_beside(here: Cli, tiny: Tiny, tmp_path: Path) -> None:
+    assert here("train", *tiny).returncode == 0
+    refused = here("train", *tiny, "checkpoint.folder=elsewhere")
+    assert refused.returncode == 2
+    assert "checkpoint.folder=elsewhere has no checkpoint, and runs/default/checkpoints has those of" in refused.stderr
+    (tmp_path / "runs/default/checkpoints").rename(tmp_path / "elsewhere")
+    assert here("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
 
 
 def test_a_replay_on_other_data_is_refused(here: Cli, tiny: Tiny, corpus: Path, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_the_starts_of_a_run_are_joined_by_attempt(tmp_path: Path) -> None:
     }.items():
         written(tmp_path / f"runs/x/metrics/version_{version}/metrics.csv", header + rows)
     assert read_curve(tmp_path / "runs/x") == Curve([10, 20, 30, 40], [3.0, 2.9, 2.8, 5.0], None)
+    written(tmp_path / "runs/x/metrics/version_11/metrics.csv", header + "10,4,,10\n20,3,,20\n")
+    assert read_curve(tmp_path / "runs/x") == Curve([10, 20], [4.0, 3.0], None), "begun anew"
     written(tmp_path / "runs/y/metrics/version_0/metrics.csv", header)
     with pytest.raises(ValueError, match=r"metrics\.csv of one run, and holds those of .*runs/x/metrics, .*runs/y"):
         read_curve(tmp_path / "runs")

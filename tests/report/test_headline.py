@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mulligan.report.headline import Yardstick, evaluation_nats, origin_of, state_of, tiles, yardsticks
+from mulligan.report.headline import Yardstick, evaluation_nats, held_out_bits, origin_of, state_of, tiles, yardsticks
 from mulligan.report.run_files import RunFiles
 from tests.report.conftest import CLOSING, REWIND, MakeRun, logged
 
@@ -54,6 +54,7 @@ def test_what_is_not_there_is_a_dash_and_what_is_not_finite_says_so(made_run: Ma
     diverged = made_run(summary=CLOSING | {"val_perplexity": math.nan, "val_bits_per_byte": math.nan})
     assert shown(diverged)["perplexity"] == "not finite"
     assert [one.name for one in yardsticks(diverged)] == ["xz -9e", "gzip -9"]
+    assert math.isnan(held_out_bits(diverged) or 0.0)
 
 
 def test_halted(made_run: MakeRun) -> None:

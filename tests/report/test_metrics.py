@@ -21,6 +21,16 @@ def test_the_later_start_counts_and_empty_cells_are_no_numbers(tmp_path: Path) -
     assert found["loss"].last == 3.0
 
 
+def test_what_an_earlier_start_logged_beyond_is_not_of_this_run(tmp_path: Path) -> None:
+    """Killed before its first checkpoint at attempt 30, begun anew, and not as far by now."""
+    first = [{"attempt": at, "loss": 6.0, "old": 1.0} for at in range(1, 31)]
+    write_csv(tmp_path / "metrics/version_0/metrics.csv", first)
+    write_csv(tmp_path / "metrics/version_1/metrics.csv", [{"attempt": at, "loss": 5.0} for at in (10, 20)])
+    found = read_metrics(tmp_path)
+    assert found["loss"] == Column([10, 20], [5.0, 5.0])
+    assert "old" not in found
+
+
 def test_a_row_without_an_attempt_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "metrics/version_0/metrics.csv", [{"attempt": 1.5, "loss": 5.0}])
     with pytest.raises(ValueError, match=r"metrics.csv:2: attempt=1.5 must be a whole number"):

@@ -39,6 +39,14 @@ def test_what_several_ranks_have_counts_once() -> None:
     assert sums_2.equal(SUMS)
 
 
+def test_the_norm_of_gradients_in_bf16_is_not_rounded_to_it() -> None:
+    gradients = [torch.full((3,), 1.0, dtype=torch.bfloat16), torch.full((70,), 0.1, dtype=torch.bfloat16)]
+    norm, _, _ = _measure(gradients, 1.0, SUMS)
+    exact = torch.cat(gradients).double().norm()
+    assert norm.dtype == torch.float32
+    torch.testing.assert_close(norm.double(), exact, rtol=1e-6, atol=0.0)
+
+
 def test_shards_in_bf16_leave_the_sums_alone() -> None:
     exact = torch.tensor([4620289.0, 2097153.0])
     *_, sums_2 = _measure([torch.ones(3, dtype=torch.bfloat16)], 1.0, exact, copies=[1])

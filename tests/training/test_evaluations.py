@@ -120,10 +120,15 @@ def state() -> str:
     return repr((random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()))
 
 
-def test_a_model_that_has_diverged_writes_no_sample(make_run: MakeRun) -> None:
-    run = make_run("evaluate_every_n_steps=8", "stability=none", "optimizer.lr=1e30", "schedule=constant")
+def test_a_model_that_has_diverged_gives_no_sample_and_no_numbers(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = (f"suite.exposure_bias.{name}_tokens=4" for name in ("prefix", "rollout", "continuation"))
+    suite = ("suite=exposure_bias", *tokens)
+    run = make_run("evaluate_every_n_steps=8", "stability=none", "optimizer.lr=1e30", "schedule=constant", *suite)
     run.train(silent, silent)
     assert not SAMPLES.exists()
+    assert "step 8: no numbers of exposure_bias: the model gives logits that are not finite" in capsys.readouterr().out
 
 
 def test_sharded_ranks_write_what_one_process_writes(make_run: MakeRun, sharded_run: Path) -> None:

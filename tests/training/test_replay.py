@@ -104,6 +104,14 @@ def test_the_first_difference_is_that_of_bits() -> None:
 
 
 def test_a_run_without_checkpoints_cannot_be_compared(composed: Compose) -> None:
-    write_record(FOLDER, composed())
+    train_recorded(composed(*WATCHED, "stability.way=refit", "max_steps=2"))
+    last = FOLDER / "checkpoints/step_00000002.ckpt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"step_00000002\.ckpt is not whole, its bytes differ from their sha256"):
+        Replay(run=str(FOLDER))
+    last.unlink()
+    last.with_suffix(".json").unlink()
+    assert list((FOLDER / "checkpoints").glob("*.ckpt")), "that of the start is there, and says nothing"
     with pytest.raises(ValueError, match="holds no whole checkpoint of the run to compare with"):
         Replay(run=str(FOLDER))

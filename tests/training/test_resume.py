@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 
 from mulligan.cli.record import differences
 from mulligan.files import read_json, remove, sha256_file, write_json
@@ -195,6 +196,15 @@ def same_bits_after_kills(tiny: tuple[str, ...], tmp_path: Path, kills: int) -> 
     kill_and_resume(tmp_path / "killed", options, rng, kills)
     states = [load_checkpoint(tmp_path / name / CHECKPOINTS / "step_00000300.ckpt") for name in ("whole", "killed")]
     assert_same(states[0], states[1])
+
+
+def test_a_signal_behind_the_last_step_ends_it_with_all_saved(make_run: MakeRun) -> None:
+    run = make_run()
+    run.callbacks.insert(0, LambdaCallback(on_train_end=lambda *_: run.stop._notice(signal.SIGTERM, None)))
+    with pytest.raises(SystemExit) as ended:
+        run.fit(silent, silent)
+    assert ended.value.code == 143
+    assert make_run().fit(silent, silent) is not None, "the same command evaluates"
 
 
 def test_killed_twice_it_ends_with_the_same_bits(tiny: tuple[str, ...], tmp_path: Path) -> None:

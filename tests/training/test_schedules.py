@@ -31,3 +31,8 @@ def test_middle_of_each_shape() -> None:
     middle = {kind: Schedule(kind=kind, warmup=0.0, final=0.0, decay=0.5).factor(50, 100) for kind in KINDS}
     assert middle == pytest.approx({"cosine": 0.5, "wsd": 1.0, "linear": 0.5, "constant": 1.0})
     assert Schedule(kind="wsd", warmup=0.0, final=0.0, decay=0.5).factor(75, 100) == pytest.approx(0.5)
+
+
+def test_a_share_of_a_round_length_is_that_many_steps() -> None:
+    for share, num_steps, steps in ((0.07, 100, 7), (0.07, 300, 21), (0.001, 100, 1), (0.02, 51, 2)):
+        assert Schedule(kind="wsd", warmup=share, final=0.0, decay=share).warmup_steps(num_steps) == steps

@@ -50,7 +50,7 @@ def written_by(size: int, folder: Path) -> None:
             parts = {name: Part(tensor.to_local(), offsets_of(tensor)) for name, tensor in tensors.items()}
             files = write_parts(folder, rank, parts)
         assert list(files) == [f"rank_{rank:05d}.safetensors"]
-    found = collect(folder, size, until=time.monotonic)
+    found = collect(folder, size, until=lambda _: time.monotonic())
     assert sorted(found) == [f"rank_{rank:05d}.safetensors" for rank in range(1, size)]
     assert len(list(folder.iterdir())) == size, "nothing but the parts is left"
 
@@ -100,12 +100,15 @@ def test_a_rank_that_cannot_leave_its_word_leaves_the_reason(tmp_path: Path, mon
     with pytest.raises(OSError, match="No space left on device"):
         write_parts(tmp_path, 1, {"bias": Part(torch.zeros(6), [0])})
     with pytest.raises(OSError, match="No space left on device"):
-        collect(tmp_path, 2, until=time.monotonic)
+        collect(tmp_path, 2, until=lambda _: time.monotonic())
 
 
 def test_what_fails_on_another_rank_is_said_on_the_first(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rank 1 has not written its part"):
-        collect(tmp_path, 2, until=lambda: 0.0)
+        collect(tmp_path, 2, until=lambda _: 0.0)
+    write_json(tmp_path / ".rank_00001.json", {"errno": None, "error": "MemoryError()"})
+    with pytest.raises(ValueError, match=r"rank 1 could not write its part: MemoryError\(\)"):
+        collect(tmp_path, 2, until=lambda _: 0.0)
     write_json(tmp_path / ".rank_00001.json", {"errno": 28, "error": "No space left on device"})
     with pytest.raises(OSError, match="No space left on device"):
-        collect(tmp_path, 2, until=lambda: 0.0)
+        collect(tmp_path, 2, until=lambda _: 0.0)

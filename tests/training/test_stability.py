@@ -73,8 +73,10 @@ def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: M
     """The state of step 8 has the loss that rose. The file of step 6 is that of a run which nothing happened to."""
     run = make_run(*WATCHED, "stability.policy.rewind=false")
     sure_at(run, onset=9, step=10)
+    said: list[str] = []
     with pytest.raises(ValueError, match=r"halted at step 11, .* from step 9 on: .*; the state of step 6 is saved"):
-        run.train(silent, silent)
+        run.train(silent, said.append)
+    assert any("spike (loss, from step 9 on" in line and line.endswith("the run is halted") for line in said)
     make_run(*WATCHED, "name=whole").train(silent, silent)
     kept, wanted = (
         load_checkpoint(Path(f"runs/{name}/checkpoints/step_00000006.ckpt")) for name in ("default", "whole")

@@ -16,7 +16,7 @@ from mulligan.cli.inspection_view import make_console
 from mulligan.cli.output import output_path
 from mulligan.cli.saved_run import SavedRun
 from mulligan.files import write_json
-from mulligan.report.headline import number, speed_of, state_of, yardsticks
+from mulligan.report.headline import held_out_bits, number, speed_of, state_of
 from mulligan.report.run_files import RunFiles
 
 NAMING = ("name=", "folder=")  # overrides that say no more than the first column
@@ -90,7 +90,9 @@ def work(config: DictConfig) -> None:
 def in_order(lines: Sequence[Line], sort_by: str) -> list[Line]:
     """``lines`` are by name."""
     if sort_by == "held_out":
-        return sorted(lines, key=lambda line: math.inf if line.held_out is None else line.held_out)
+        return sorted(
+            lines, key=lambda line: math.inf if line.held_out is None or math.isnan(line.held_out) else line.held_out
+        )
     return sorted(lines, key=lambda line: line.written or "", reverse=True) if sort_by == "written" else list(lines)
 
 
@@ -104,7 +106,6 @@ def line_of(folder: Path) -> Line:
 
 
 def _line_of(folder: Path, run: RunFiles) -> Line:
-    bits = yardsticks(run)
     return Line(
         folder=str(folder),
         state=state_of(run)[0],
@@ -113,7 +114,7 @@ def _line_of(folder: Path, run: RunFiles) -> Line:
         given_up=run.ledger.lost_steps,
         interventions=len(run.ledger.entries),
         cross_entropy=run.newest_kept("cross_entropy"),
-        held_out=bits[0].bits_per_byte if bits else None,
+        held_out=held_out_bits(run),
         tokens_per_second=speed_of(run),
         written=_written(folder),
         overrides=tuple(run.provenance[-1]["overrides"]) if run.provenance else None,

@@ -43,9 +43,14 @@ class Sweep:
 
     def run_job(self, config: DictConfig) -> None:
         """Run the job at hand as a user would by ``mulligan VERB key=value ...``; raise ``JobFailed``."""
-        if self.verb == "train":
-            self.folders.append(str(config.folder))
         overrides = [str(override) for override in HydraConfig.get().overrides.task]
+        if self.verb == "train":
+            if str(config.folder) in self.folders:
+                raise ValueError(
+                    f"the job {self._title_of(overrides)} has the folder {config.folder} of an earlier one, whose run "
+                    "it would go on with: give each a name, such as name='lr_${optimizer.lr}'"
+                )
+            self.folders.append(str(config.folder))
         exit_code = _run([sys.executable, "-m", "mulligan", self.verb, *_config_dir(), *overrides, *_number()])
         if exit_code in STOPPED and not self.is_elsewhere:
             sys.exit(exit_code)

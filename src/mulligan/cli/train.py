@@ -6,6 +6,7 @@ import warnings
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -18,6 +19,7 @@ from mulligan.cli.record import (
     NEUTRAL,
     bound_differences,
     check_is_of_a_run,
+    checkpoints_of,
     differences,
     keep_record,
     read_record,
@@ -48,35 +50,12 @@ def work(config: DictConfig) -> None:
     around = [parent for parent in folder.parents if (parent / "provenance.jsonl").is_file()]
     if around:
         raise ValueError(f"folder={folder} lies inside that of another run, {around[0]}: choose another name")
-    # Until something was trained, nothing binds; a ledger binds alone while a rewind to the start left no checkpoint.
-    begun = any(Path(content["checkpoint"]["folder"]).glob("step_*.ckpt")) or (folder / "ledger.jsonl").is_file()
-    recorded = read_record(folder) if begun else None
-    if begun and recorded is None:
-        raise ValueError(f"{folder}/config.yaml of what was trained is missing: bring it back, or choose another name")
-    if recorded is not None:
-        check_is_of_a_run(recorded, folder)
-        content |= {key: recorded[key] for key in DECIDED_ONCE if key in recorded and content[key] == "auto"}
-    run: TrainingRun = build(content)
-    content |= {"precision": run.precision, "compile": run.compile}
-    changes = differences(recorded, content) if recorded is not None else []
-    if recorded is not None and changes:
-        bound = bound_differences(changes, before=recorded_model(recorded, folder), now=run.model)
-        if bound:
-            raise ValueError(
-                f"{folder} cannot go on from other weights, as another model or with another order of data; begin a "
-                f"run of another name. Different: {'; '.join(bound)}"
-            )
-    if changes and not run.accept_changes:
-        raise ValueError(
-            f"{folder} was begun with another config; set accept_changes=true or another name. "
-            f"Different: {'; '.join(changes)}"
-        )
-
+    recorded = _recorded(folder, content)
+    run, content, changes = _checked(folder, content, recorded)
     made_with = source() if speaks else {}
 
     def record() -> None:
-        earlier = read_record(folder) if begun else None
-        if earlier is not None and differences(earlier, content, free=NEUTRAL):
+        if recorded is not None and differences(recorded, content, free=NEUTRAL):
             keep_record(folder, run.trainer.global_step)
         write_record(folder, content)
         note_start(run, HydraConfig.get().overrides.task, made_with)
@@ -88,6 +67,9 @@ def work(config: DictConfig) -> None:
             patience = HOST_OUTLIVES_SECONDS if run.trainer.num_nodes > 1 else WORKERS_OUTLIVE_SECONDS
             waiting = partial(print, f"{folder} is in use by another process, waiting up to {patience:g} s", flush=True)
             stack.enter_context(exclusive(folder / ".lock", patience_seconds=patience, waiting=waiting))
+            if (found := _recorded(folder, content)) != recorded:  # by the process that was waited for
+                recorded = found
+                run, content, changes = _checked(folder, plain(config), recorded)
             print_opening(run)
             if changes:
                 print(f"accept_changes=true goes on with another config: {'; '.join(changes)}", flush=True)
@@ -106,6 +88,53 @@ def work(config: DictConfig) -> None:
     if summary is not None:
         _draw(folder)
         print_closing(summary, folder)
+
+
+def _recorded(folder: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+    """The config of what was trained in ``folder``; None until something was, since nothing binds till then. A ledger
+    binds alone: a rewind to the start may have left no checkpoint.
+    """
+    asked = Path(content["checkpoint"]["folder"])
+    recorded = read_record(folder)
+    if any(asked.glob("step_*.ckpt")) or (folder / "ledger.jsonl").is_file():
+        if recorded is None:
+            raise ValueError(
+                f"{folder}/config.yaml of what was trained is missing: bring it back, or choose another name"
+            )
+        check_is_of_a_run(recorded, folder)
+        return recorded
+    if recorded is not None and "checkpoint" in recorded:
+        kept = checkpoints_of(folder, recorded)
+        if any(kept.glob("step_*.ckpt")):
+            raise ValueError(
+                f"checkpoint.folder={asked} has no checkpoint, and {kept} has those of this run: move them there, or "
+                "choose another name"
+            )
+    return None
+
+
+def _checked(
+    folder: Path, content: dict[str, Any], recorded: dict[str, Any] | None
+) -> tuple[TrainingRun, dict[str, Any], list[str]]:
+    """The run, its whole config, and how that differs from the one it was begun with; ValueError where it may not."""
+    if recorded is not None:
+        content |= {key: recorded[key] for key in DECIDED_ONCE if key in recorded and content[key] == "auto"}
+    run: TrainingRun = build(content)
+    content |= {"precision": run.precision, "compile": run.compile}
+    changes = differences(recorded, content) if recorded is not None else []
+    if recorded is not None and changes:
+        bound = bound_differences(changes, before=recorded_model(recorded, folder), now=run.model)
+        if bound:
+            raise ValueError(
+                f"{folder} cannot go on from other weights, as another model or with another order of data; begin a "
+                f"run of another name. Different: {'; '.join(bound)}"
+            )
+    if changes and not run.accept_changes:
+        raise ValueError(
+            f"{folder} was begun with another config; set accept_changes=true or another name. "
+            f"Different: {'; '.join(changes)}"
+        )
+    return run, content, changes
 
 
 def _draw(folder: Path) -> None:

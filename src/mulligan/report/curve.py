@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ def read_curve(
     points: dict[int, tuple[float, float | None]] = {}
     for _, rows in tables:
         last: int | None = None
+        of_start: dict[int, tuple[float, float | None]] = {}
         for row in rows:
             loss, step = row.number(loss_name), row.number(step_name)
             if loss is None:
@@ -65,12 +66,20 @@ def read_curve(
                     "step_column=NAME"
                 )
             last = int(step)
-            points[last] = loss, row.number(norm_name)
+            of_start[last] = loss, row.number(norm_name)
+        if of_start:
+            begin = begins_at(list(of_start))
+            points = {step: point for step, point in points.items() if step < begin} | of_start
     if not points:
         raise ValueError(f"{path} has no row with a number in the column {loss_name}")
     steps = sorted(points)
     norms = [norm for step in steps if (norm := points[step][1]) is not None]
     return Curve(steps, [points[step][0] for step in steps], norms if len(norms) == len(steps) else None)
+
+
+def begins_at(logged: Sequence[int]) -> int:
+    """The first attempt that a start speaks of by the ones it logged: a row stands for all since the row before."""
+    return logged[0] if len(logged) < 2 else min(logged[0], 2 * logged[0] - logged[1] + 1)
 
 
 def metrics_files(path: Path) -> list[Path]:

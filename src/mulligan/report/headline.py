@@ -69,6 +69,11 @@ def yardsticks(run: RunFiles) -> list[Yardstick]:
     return [Yardstick(name, value, value / max(finite.values())) for name, value in finite.items()]
 
 
+def held_out_bits(run: RunFiles) -> float | None:
+    """Bits per byte of the closing evaluation, NaN where they are not finite, else of the last validation."""
+    return _closing(run, "val_bits_per_byte") if run.is_finished else run.newest_kept("val_bits_per_byte")
+
+
 def evaluation_nats(run: RunFiles) -> float | None:
     """The held-out cross-entropy in nats a token: of the closing evaluation, else of the last validation."""
     if run.is_finished:

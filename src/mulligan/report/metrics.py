@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from mulligan.report.curve import metrics_files, rows_of
+from mulligan.report.curve import begins_at, metrics_files, rows_of
 
 
 class Column(NamedTuple):
@@ -18,12 +18,13 @@ class Column(NamedTuple):
 
 
 def read_metrics(folder: Path) -> dict[str, Column]:
-    """Every column of a run that has a number. Of an attempt that several starts made, the last one counts.
+    """Every column of a run that has a number. Attempts that a later start made anew are that one's alone.
 
     Raises ValueError, naming file and line, where something cannot be read.
     """
     found: dict[str, dict[int, float]] = {}
     for file in metrics_files(folder):
+        of_start: dict[str, dict[int, float]] = {}
         for row in rows_of(file):
             attempt = row.number("attempt")
             if attempt is None or not attempt.is_integer():
@@ -31,5 +32,12 @@ def read_metrics(folder: Path) -> dict[str, Column]:
             for name in row.cells:
                 value = row.number(name)
                 if value is not None:
-                    found.setdefault(name, {})[int(attempt)] = value
-    return {name: Column(sorted(points), [points[at] for at in sorted(points)]) for name, points in found.items()}
+                    of_start.setdefault(name, {})[int(attempt)] = value
+        attempts = sorted({attempt for points in of_start.values() for attempt in points})
+        for name in found if attempts else ():
+            found[name] = {at: value for at, value in found[name].items() if at < begins_at(attempts)}
+        for name, points in of_start.items():
+            found[name] = found.get(name, {}) | points
+    return {
+        name: Column(sorted(points), [points[at] for at in sorted(points)]) for name, points in found.items() if points
+    }

@@ -10,7 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mulligan import __version__
 from mulligan.data.sequencer import Skips
-from mulligan.report.headline import Tile, evaluation_nats, number, origin_of, state_of, tiles, yardsticks
+from mulligan.report.headline import (
+    Tile,
+    evaluation_nats,
+    held_out_bits,
+    number,
+    origin_of,
+    state_of,
+    tiles,
+    yardsticks,
+)
 from mulligan.report.next_token import NextToken
 from mulligan.report.palette import COLORS
 from mulligan.report.rendering import Picture
@@ -139,10 +148,9 @@ def rows_of_numbers(ours: RunFiles, theirs: RunFiles) -> list[Row]:
 
 
 def _numbers(run: RunFiles) -> list[Tile]:
-    bits, nats = yardsticks(run), evaluation_nats(run)
     return [
         Tile("state", ", ".join(state_of(run))),
-        Tile("held-out bits per byte", f"{bits[0].bits_per_byte:.4f}" if bits else "-"),
-        Tile("held-out nats a token", number(nats, ".4f")),
+        Tile("held-out bits per byte", number(held_out_bits(run), ".4f")),
+        Tile("held-out nats a token", number(evaluation_nats(run), ".4f")),
         *tiles(run),
     ]

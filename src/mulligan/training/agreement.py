@@ -12,7 +12,7 @@ def check_agreement(own: dict[str, Any]) -> None:
     for rank, theirs in enumerate(everyone):
         for key in first | theirs:
             here, there = first.get(key, "not set"), theirs.get(key, "not set")
-            if here != there:
+            if here != there and str(here) != str(there):  # NaN is not equal to itself
                 raise ValueError(
                     f"{key} is {there} on rank {rank} and {here} on rank 0: give all the same command, set what is "
                     "auto, and have the folders of runs and of prepared data on storage that all hosts share"

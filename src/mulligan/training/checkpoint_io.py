@@ -25,8 +25,8 @@ from mulligan.training.checkpoints import UNSHARDED, load_checkpoint, model_part
 from mulligan.training.sharded import Part, collect, write_parts, written
 from mulligan.training.state_tree import leaves, mapped
 
-PATIENCE_SECONDS = 1800.0  # for the other ranks' parts, which their own disks may keep from being ready
-BLOCKED_SECONDS = 300.0  # for them while training waits, which the other ranks give up after 600
+# In which one of the other ranks has to write something more of its part, beside training and while that waits.
+PATIENCE_SECONDS, BLOCKED_SECONDS = 1800.0, 300.0
 MOMENT_SECONDS = 5.0  # for them after an error: they were begun at the same step as this rank's
 
 
@@ -47,7 +47,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self.copies, self.background = HostCopies(), Background()
         self.lend: Callable[[], Lent | None] = lambda: None  # a copy that memory has already: no other one is made
         self._buffers: dict[str, Tensor] = {}  # for what no snapshot has, used again by every save
-        self._others_until = math.inf
+        self._blocked = math.inf, 0.0  # since when training waits, and the seconds that others have for more
         self.chosen: Path | None = None  # the checkpoint to load that rank 0 has found whole
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -96,17 +96,22 @@ class AtomicCheckpointIO(CheckpointIO):
         remove(path)
 
     def wait(self, seconds: float = BLOCKED_SECONDS) -> None:
-        """Return when all is written, or raise what went wrong; other ranks' parts have ``seconds`` to come."""
-        self._others_until = time.monotonic() + seconds
+        """Return when all is written, or raise what went wrong; other ranks have ``seconds`` to write more of it."""
+        self._blocked = time.monotonic(), seconds
         try:
             self.background.wait()
         finally:
-            self._others_until = math.inf
+            self._blocked = math.inf, 0.0
 
     def end(self) -> None:
         """After an error: wait for what is being written, but for other ranks, which may be gone, only a moment."""
         with suppress(Exception):  # the error that is on its way came first
             self.wait(MOMENT_SECONDS)
+
+    def _others_until(self, written: float) -> float:
+        """How long to wait for other ranks that wrote something last at the time ``written``."""
+        blocked_since, seconds = self._blocked
+        return min(written + PATIENCE_SECONDS, max(written, blocked_since) + seconds)
 
     def _write(
         self,
@@ -129,8 +134,7 @@ class AtomicCheckpointIO(CheckpointIO):
             if own_rank:
                 return
             files[UNSHARDED] = written(temporary / UNSHARDED, save)
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            files |= collect(temporary, num_ranks, until=lambda: min(deadline, self._others_until))
+            files |= collect(temporary, num_ranks, until=self._others_until)
             description |= {"files": files}
         self.remove_checkpoint(path)  # one of a lineage given up, whose description must not stay
         rename(temporary, path)

@@ -74,7 +74,7 @@ def _measure(
     if copies:
         norm, sums_2 = _over_ranks(gradients, copies, sums_2)
     else:
-        norm = get_total_norm(gradients)
+        norm = _total_norm(gradients)
     if scale is not None:
         norm = norm / scale
     divisor = ((norm.float() + 1e-6) / max_norm).clamp(min=1.0)
@@ -85,10 +85,18 @@ def _over_ranks(gradients: list[Tensor], copies: Sequence[int], sums_2: Tensor) 
     """The norm of all shards needs a collective: ``sums_2`` rides in it."""
     squared = torch.zeros_like(sums_2[:1])
     for count in sorted(set(copies)):
-        norm = get_total_norm([one for one, number in zip(gradients, copies, strict=True) if number == count])
+        norm = _total_norm([one for one, number in zip(gradients, copies, strict=True) if number == count])
         squared += norm.to(sums_2.dtype).square() / count
     squared_and_sums_3 = all_reduce_sum(torch.cat((squared, sums_2)))
     return squared_and_sums_3[0].sqrt(), squared_and_sums_3[1:]
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """In float32, also of gradients in bf16, whose own 8 bits would make it depend on how they are split."""
+    if all(gradient.dtype.itemsize >= 4 for gradient in gradients):
+        return get_total_norm(gradients)
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _own_part(parameter: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mulligan.distributed import rank
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
-from mulligan.training.checkpoints import checkpoint_path, load_checkpoint, load_unsharded, on_lineage
+from mulligan.training.checkpoints import checkpoint_path, is_whole, load_checkpoint, load_unsharded, on_lineage
 from mulligan.training.state_tree import leaves
 from mulligan.training.strategies import whole_on_rank_zero
 
@@ -21,11 +21,17 @@ class CompareCheckpoints(AtomicCheckpointIO):
     """Takes the place of the one that writes: what the run would save is compared with what the first run saved."""
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
-        """``folder`` holds the first run's checkpoints; those of lineages that ``ledger`` gave up do not count."""
+        """``folder`` holds the first run's checkpoints; those of lineages that ``ledger`` gave up do not count, nor
+        does that of the start.
+        """
         super().__init__()
-        good = [found.step for found in on_lineage(folder, ledger)]
+        kept = [found for found in on_lineage(folder, ledger) if found.step]
+        good = [found.step for found in kept]
         if not good:
             raise ValueError(f"{folder} holds no whole checkpoint of the run to compare with")
+        for found in kept:
+            if not is_whole(found):
+                raise ValueError(f"{found.path} is not whole, its bytes differ from their sha256: bring it back")
         self.folder, self.ledger, self.steps = folder, ledger, good
         newest = load_unsharded(checkpoint_path(folder, good[-1]), mmap=True)
         self.data_fingerprint: str = newest["mulligan"]["data_fingerprint"]

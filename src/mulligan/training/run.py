@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import LambdaCallback
@@ -47,7 +47,10 @@ class TrainingRun(RunSettings):
     ) -> dict[str, Any] | None:
         """Train to the end, evaluate and sample; rank 0 returns a summary."""
         with closed_at_the_end(self.trainer.loggers):
-            summary = self._judged(self.train(report, warn, begun, given), report)
+            module = self.train(report, warn, begun, given)
+            if self.stop.was_asked:  # the same command evaluates
+                self._end_as_asked()
+            summary = self._judged(module, report)
             if summary is not None:
                 for logger in event_loggers(self.trainer.loggers):
                     logger.note_summary(summary)
@@ -120,7 +123,10 @@ class TrainingRun(RunSettings):
                 for callback, state in unbegun.items():
                     callback.load_state_dict(state)
             except SIGTERMException:  # saved by the checkpoint callback; 0 would make a preempted job look finished
-                sys.exit(0 if self._is_child else self.stop.exit_code)
+                self._end_as_asked()
+
+    def _end_as_asked(self) -> NoReturn:
+        sys.exit(0 if self._is_child else self.stop.exit_code)
 
     def _note_data(self) -> None:
         write_json(self.folder / "data.json", {"folder": str(self.data.folder.resolve())})

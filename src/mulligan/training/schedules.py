@@ -32,7 +32,7 @@ class Schedule:
 
     def warmup_steps(self, num_steps: int) -> int:
         """Of a run of ``num_steps``."""
-        return math.ceil(self.warmup * num_steps)
+        return _steps(self.warmup, num_steps)
 
     def factor(self, step: int, num_steps: int) -> float:
         """Factor of the peak rate at ``step`` of a run of ``num_steps``."""
@@ -41,7 +41,12 @@ class Schedule:
             return (step + 1) / (warmup_steps + 1)
         if self.kind == "constant":
             return 1.0
-        start = num_steps - math.ceil(self.decay * num_steps) if self.kind == "wsd" else warmup_steps
+        start = num_steps - _steps(self.decay, num_steps) if self.kind == "wsd" else warmup_steps
         progress = min(1.0, max(0.0, (step - start) / max(1, num_steps - start)))
         shape = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
         return self.final + (1.0 - self.final) * shape
+
+
+def _steps(share: float, num_steps: int) -> int:
+    """Rounded up; 0.07 of 100 is 7, though the nearest floats have a product above that."""
+    return math.ceil(round(share * num_steps, 6))

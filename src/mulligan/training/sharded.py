@@ -45,27 +45,34 @@ def write_parts(folder: Path, rank: int, parts: dict[str, Part]) -> Files:
         files = {name: written(folder / name, partial(write_safetensors, tensors=tensors, metadata=metadata))}
         if rank:
             write_json(_word_of(folder, rank), {"files": files})
-    except OSError as error:
+    except Exception as error:
         if rank:
+            told = {"errno": getattr(error, "errno", None), "error": getattr(error, "strerror", None) or repr(error)}
             with suppress(OSError):
-                write_json(_word_of(folder, rank), {"errno": error.errno, "error": error.strerror})
+                write_json(_word_of(folder, rank), told)
         raise
     return files
 
 
-def collect(folder: Path, num_ranks: int, until: Callable[[], float]) -> Files:
+def collect(folder: Path, num_ranks: int, until: Callable[[float], float]) -> Files:
     """The files of the ranks above zero, when all are on disk. It sees them on the folder that all ranks share, for it
-    runs beside training, where no collective may. ``until`` is the ``time.monotonic`` to wait to.
+    runs beside training, where no collective may. ``until`` says to what ``time.monotonic`` to wait where nothing was
+    written since another.
     """
     files: Files = {}
+    size, since = 0, time.monotonic()
     for rank in range(1, num_ranks):
         word = _word_of(folder, rank)
         while not word.is_file():
-            if time.monotonic() > until():
+            if (by_now := _num_bytes(folder)) != size:
+                size, since = by_now, time.monotonic()
+            if time.monotonic() > until(since):
                 raise ValueError(f"{folder}: rank {rank} has not written its part, or not where rank 0 sees it")
             time.sleep(POLL_SECONDS)
         told = read_json(word)
         if "error" in told:
+            if told["errno"] is None:
+                raise ValueError(f"{folder}: rank {rank} could not write its part: {told['error']}")
             raise OSError(told["errno"], told["error"])
         files |= told["files"]
         word.unlink()
@@ -84,6 +91,14 @@ def read_into(folder: Path, tensors: dict[str, Tensor]) -> None:
         except CheckpointException as error:  # which is no Exception
             cause = next(iter(error.failures.values()))[0]
             raise ValueError(f"{folder} is no checkpoint: {type(cause).__name__} {cause}") from None
+
+
+def _num_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # it has its last name by now
+            total += path.stat().st_size
+    return total
 
 
 def _word_of(folder: Path, rank: int) -> Path:

@@ -6,6 +6,7 @@ was killed makes attempts again, with the same numbers, W&B leaves the second on
 
 import os
 import queue
+import re
 import secrets
 import sys
 import threading
@@ -99,7 +100,8 @@ class WeightsAndBiases(EventLogger):
         self._refer(f"data-{fingerprint[:16]}", "dataset", folder / "manifest.json", {"fingerprint": fingerprint})
 
     def note_checkpoint(self, path: Path, description: dict[str, Any]) -> None:
-        self._refer(f"checkpoint-{self._name.replace('/', '-')}", "model", path, description)
+        name = re.sub(r"[^\w.-]", "-", self._name)  # of an artifact: W&B takes no other characters
+        self._refer(f"checkpoint-{name}", "model", path, description)
 
     def note_intervention(self, text: str, entries: Sequence[dict[str, Any]]) -> None:
         attempt, rows = self._attempt, [[entry.get(column) for column in COLUMNS] for entry in entries]

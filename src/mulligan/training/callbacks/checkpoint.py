@@ -1,6 +1,7 @@
 """Save the run every so many steps and at its end, beside training; keep the last few and the milestones."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from mulligan.distributed import barrier, patient_group
 from mulligan.files import read_json, remove_temporaries
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoint_io import AtomicCheckpointIO, Lent
 from mulligan.training.checkpoints import Checkpoint, checkpoint_path, listed
 from mulligan.training.event_logger import event_loggers
+
+WRITE_TIMEOUT = timedelta(hours=6)  # for a rank to write all that it has, while the others wait
 
 
 class SaveCheckpoints(Callback):
@@ -43,6 +47,7 @@ class SaveCheckpoints(Callback):
         self.folder, self.every_n_steps, self.keep_last = Path(folder), every_n_steps, keep_last
         self.milestone_every_n_steps, self.keep_abandoned = milestone_every_n_steps, keep_abandoned
         self._saved_step = -1
+        self._everyone: Any = None  # all ranks, where there are several
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and self.folder.is_dir():
@@ -93,6 +98,7 @@ class SaveCheckpoints(Callback):
         step = trainer.global_step
         if step == self._saved_step or (step == 0 and not also_the_start):
             return
+        self.wait(trainer)  # for the one before, which rank zero may be at when the others meet for this one
         milestone = bool(self.milestone_every_n_steps) and step % (self.milestone_every_n_steps or 1) == 0
         options = {"milestone": milestone, "ledger_lines": len(_ledger(trainer).lines)}
         trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options=options)
@@ -103,8 +109,10 @@ class SaveCheckpoints(Callback):
 
     def wait(self, trainer: Trainer) -> None:
         """Return on every rank when all that was saved is on disk."""
+        if self._everyone is None:
+            self._everyone = patient_group(WRITE_TIMEOUT)
         _io(trainer).wait()
-        trainer.strategy.barrier()
+        barrier(self._everyone)
 
     def _put_away(self, trainer: Trainer, found: Checkpoint) -> None:
         if not self.keep_abandoned:

@@ -54,6 +54,11 @@ class StopOnSigterm(Callback):
                 print(f"{told}: step {step} is being saved; the same command goes on from there", flush=True)
             raise SIGTERMException  # SaveCheckpoints sees it on its way
 
+    @property
+    def was_asked(self) -> bool:
+        """Also behind the last step, where this process had nothing more to save."""
+        return self._received
+
     def _notice(self, signum: int, _: FrameType | None) -> None:
         self._received = True
 

@@ -170,7 +170,7 @@ class Guard(Callback):
         if target is not None:
             line["tokens_lost"] = (trainer.global_step - target) * self.global_batch * self.sequence_length
         if isinstance(decision, Halt):
-            self._halt(trainer, module, target, decision.reason, line)
+            self._halt(trainer, module, target, decision.reason, verdict, line)
         if target is None:
             self._leave_alone(trainer, verdict, "there is no state before it")
             return False
@@ -191,17 +191,22 @@ class Guard(Callback):
         self._tell(trainer, f"step {step}: gradient norm {norm:.3g}, {why}: its update is left out")
 
     def _halt(
-        self, trainer: Trainer, module: PretrainModule, target: int | None, reason: str, line: dict[str, Any]
+        self,
+        trainer: Trainer,
+        module: PretrainModule,
+        target: int | None,
+        reason: str,
+        verdict: Verdict,
+        line: dict[str, Any],
     ) -> NoReturn:
         """End the run with the last good state on disk; where none is left but the start, with those there are."""
+        self.ledger.append("halt", **line if target else line | {"target": trainer.global_step, "tokens_lost": 0})
+        self._tell(trainer, f"{described(verdict)}; the run is halted")
         if target:
-            self.ledger.append("halt", **line)
             self.checkpoint.abandon_after(trainer, target)
             if self._restored(trainer, module, target):
                 self.checkpoint.save(trainer)
                 self.checkpoint.wait(trainer)
-        else:
-            self.ledger.append("halt", **line | {"target": trainer.global_step, "tokens_lost": 0})
         kept = f"the state of step {target} is saved" if target else "no good one is left, and the checkpoints stay"
         raise Halted(f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}")
 
