@@ -129,8 +129,8 @@ class PretrainModule(LeanModule):
 
     def _shard(self, model: Transformer, mesh: DeviceMesh) -> None:
         """Each block apart, so that one at a time is whole. Gradients are summed over ranks in float32."""
-        # What autocast would make of a block's weights is made before they travel: half the bytes. What is outside
-        # the blocks keeps its type, and so does the stream between them, as under DDP.
+        # What autocast would make of a block's weights is made before they travel: half the bytes. Its norms' gains,
+        # which autocast leaves alone, travel with them. What is outside the blocks keeps its type, as the stream does.
         sent_as = SENT_AS.get(str(self.trainer.precision))
         blocks = MixedPrecisionPolicy(param_dtype=sent_as, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
