@@ -83,7 +83,7 @@ def _open_stream(path: str, name: str | None, split: str, revision: str | None) 
 
 
 def _documents(rows: Iterator[Row], origin: str, text_column: str, part_name: str) -> Iterator[Document]:
-    row, is_known = Row(), False
+    number, row, is_known = -1, Row(), False
     for number, row in enumerate(rows):
         is_known = is_known or text_column in row
         if not is_known and number == _ROWS_WITHOUT_TEXT:
@@ -93,8 +93,8 @@ def _documents(rows: Iterator[Row], origin: str, text_column: str, part_name: st
             raise ValueError(f"{origin}, row {number}: text_column={text_column!r} holds {text!r}, which is not text")
         name = f"{part_name}:{number}"
         yield Document(name, name, text)
-    if row and not is_known:
-        raise ValueError(f"{origin} has no column text_column={text_column!r}; it has {', '.join(row)}")
+    if number >= 0 and not is_known:
+        raise ValueError(f"{origin} has no column text_column={text_column!r}; it has {', '.join(row) or 'none'}")
 
 
 def _json_rows(path: str) -> Iterator[Row]:
@@ -127,16 +127,8 @@ def _rows_of_file(builder: str, path: str, **options: Any) -> Iterator[Row]:
 
 
 # What the readers of a torn or empty file raise, and those of one whose columns change.
-_UNREADABLE = (
-    pyarrow.ArrowException,
-    EOFError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
+_FOREIGN = (pyarrow.ArrowException, zlib.error)
+_UNREADABLE = (EOFError, OSError, RuntimeError, StopIteration, TypeError, ValueError, *_FOREIGN)
 
 
 def _whole(open_rows: Callable[[], datasets.IterableDataset], origin: str) -> Iterator[Row]:

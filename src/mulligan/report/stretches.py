@@ -22,7 +22,8 @@ def stretches(entries: Sequence[dict[str, Any]], last: int) -> Iterator[Stretch]
             lineage.extend(range(done + 1, entry["attempt"] + 1))
             done = entry["attempt"]
             for attempt in lineage[entry["target"] :]:
-                given_up[min(attempt, last)] |= attempt <= last
+                if attempt <= last:
+                    given_up[attempt] = True
             del lineage[entry["target"] :]
     start = 0
     for attempt in range(1, last + 1):
