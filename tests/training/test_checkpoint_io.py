@@ -20,7 +20,7 @@ from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.checkpoints import checkpoint_path, load_checkpoint, load_unsharded, newest_whole
 from mulligan.training.state_tree import leaves
 from tests.conftest import SHARDED, Cli
-from tests.training.conftest import MakeRun, silent
+from tests.training.conftest import MakeRun, run_program, silent
 from tests.training.test_resume import assert_same, start
 from tests.training.test_sharded import WHOLE, as_rank
 
@@ -96,7 +96,7 @@ def test_killed_in_the_middle_of_a_write_it_ends_with_the_same_bits(
     make_run: MakeRun, mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest,
     options: tuple[str, ...], stalled_rank: int,
 ) -> None:  # fmt: skip
-    program = [sys.executable, str(STALL), str(stalled_rank), "4", *tiny, *options]
+    program = [sys.executable, str(STALL), str(stalled_rank), "4", "600", *tiny, *options]
     process = start(program, tmp_path)
     assert process.stdout is not None
     unseen = {"stalled", "step 6/6"}  # the save at step 6 waits for that of step 4
@@ -124,6 +124,17 @@ def test_killed_in_the_middle_of_a_write_it_ends_with_the_same_bits(
     for step in (4, 6):
         paths = (checkpoint_path(one, step) for one in (whole / "checkpoints", folder))
         assert_same(*map(load_checkpoint, paths))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trainer", "slow_rank"), [("cpu_ddp", 0), ("cpu_fsdp", 1)])
+def test_the_last_checkpoint_may_take_longer_than_ranks_wait_for_each_other_else(
+    tiny: tuple[str, ...], tmp_path: Path, trainer: str, slow_rank: int
+) -> None:
+    options = (f"trainer={trainer}", "max_steps=3", "trainer.strategy.timeout_seconds=30.0", "micro_batch=2")
+    said = run_program(tmp_path, str(STALL), str(slow_rank), "3", "45", *tiny, *options)
+    assert "stalled" in said
+    assert newest(tmp_path / "runs/default", []) == 3
 
 
 def save_as(rank: int, path: Path) -> AtomicCheckpointIO:

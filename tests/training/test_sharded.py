@@ -1,6 +1,7 @@
 """Parts of sharded tensors come back onto any number of ranks to the bit."""
 
 import errno
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,19 @@ def test_a_rank_that_cannot_leave_its_word_leaves_the_reason(tmp_path: Path, mon
         write_parts(tmp_path, 1, {"bias": Part(torch.zeros(6), [0])})
     with pytest.raises(OSError, match="No space left on device"):
         collect(tmp_path, 2, until=lambda _: time.monotonic())
+
+
+def test_a_rank_that_still_writes_is_waited_for(tmp_path: Path) -> None:
+    def write() -> None:
+        for number in range(15):
+            time.sleep(0.1)
+            (tmp_path / f"part_{number}").write_bytes(b"more")
+        write_json(tmp_path / ".rank_00001.json", {"files": {}})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert collect(tmp_path, 2, until=lambda since: since + 1.0) == {}
+    writer.join()
 
 
 def test_what_fails_on_another_rank_is_said_on_the_first(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A program for test_checkpoint_io: train, while one rank never ends to write the checkpoint of a step."""
+"""A program for test_checkpoint_io: train, while one rank takes so many seconds to write the checkpoint of a step."""
 
 import sys
 import time
@@ -12,14 +12,15 @@ from mulligan.files import HashingWriter
 
 
 def main() -> None:
-    stalled_rank, step, *overrides = sys.argv[1:]
-    write = HashingWriter.write
+    stalled_rank, step, seconds, *overrides = sys.argv[1:]
+    write, done = HashingWriter.write, []
 
     def stall(self: HashingWriter, chunk: Any) -> int:
-        if f"step_{int(step):08d}" in self._file.name and rank() == int(stalled_rank) and self.num_bytes:
+        if f"step_{int(step):08d}" in self._file.name and rank() == int(stalled_rank) and self.num_bytes and not done:
             print("stalled", flush=True)
             self._file.flush()
-            time.sleep(600)
+            time.sleep(float(seconds))
+            done.append(step)
         return write(self, chunk)
 
     HashingWriter.write = stall  # type: ignore[method-assign]  # stands for a slow disk
