@@ -261,26 +261,11 @@ def test_other_text_under_the_same_names_is_prepared_apart(tmp_path: Path, token
     assert len({first, second, folder()}) == 3
 
 
-def test_the_tokenizer_sees_all_sources_and_parts_however_large(memory_source: Any) -> None:
-    texts = {name: [f"{name} {n}" for n in range(number)] for name, number in (("web", 400), ("code", 20))}
-    sources = {name: memory_source([Document(text, text, text) for text in own]) for name, own in texts.items()}
-    made = recipe("data", sources=sources, tokenizer=TokenizerRecipe(vocab_size=330, sample_bytes=1000))
-    cut = [(name, part) for name, source in sources.items() for part in source.parts()]
-    sample = list(made._sample(cut))
-    assert 1000 <= sum(map(len, sample)) < 1000 + 10
-    assert {text.split()[0] for text in sample} == {"web", "code"}
-    assert {int(text.split()[1]) // 100 for text in sample if text.startswith("web")} == {0, 1, 2, 3}
-    assert len(set(sample)) == len(sample)
-    made.tokenizer.sample_bytes = 10**9
-    sample = list(made._sample(cut))
-    assert len(sample) == len(set(sample)) > 200, "a source that is short of text leaves its share to the others"
-
-
 def test_the_tokenizer_never_sees_what_is_held_out(prepared: Path, tmp_path: Path) -> None:
     tokenizer = tokenizer_in(prepared)
     held_out = {text.decode() for text in Shards(prepared, "validation", 16).texts(tokenizer)}
     own = recipe(str(tmp_path))
-    sample = list(own._sample([(name, part) for name, source in own.sources.items() for part in source.parts()]))
+    sample = list(own.sample([(name, part) for name, source in own.sources.items() for part in source.parts()]))
     assert sample
     assert not held_out & set(sample)
 

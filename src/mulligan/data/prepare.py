@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from mulligan.data.documents import Part, Source, as_utf8_can
 from mulligan.data.join import SPLITS, join_parts, verify
+from mulligan.data.sample import taken_in_turns
 from mulligan.data.share import Share
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
 from mulligan.data.tokenizer import FILES, TokenizerRecipe, load_tokenizer, tokenizer_path
@@ -28,7 +28,6 @@ from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, shared, write_json
 
 FORMAT = 3  # 3: the tokenizer's sample takes turns of sources and parts, and the sources' order has a say
-_TURNS = 16  # in which one part alone could fill the tokenizer's sample
 Report = Callable[[str, int, int], None]  # (what, done, total)
 Say = Callable[[str], None]
 Cut = list[tuple[str, Part]]  # every part with the name of its source
@@ -207,32 +206,19 @@ class DataRecipe:
         if path is not None:
             return load_tokenizer(path)
         report("tokenizer", 0, 1)
-        tokenizer = self.tokenizer.make(self._sample(cut))
+        tokenizer = self.tokenizer.make(self.sample(cut))
         with atomic_write(self.folder / tokenizer.file_name) as file:
             file.write(tokenizer.model)
         report("tokenizer", 1, 1)
         return tokenizer
 
-    def _sample(self, cut: Cut) -> Iterator[str]:
-        """``sample_bytes`` of training text: sources take turns, and in each of them its parts, in a seeded order."""
-        texts_of: dict[str, deque[Iterator[str]]] = {}
+    def sample(self, cut: Cut) -> Iterator[str]:
+        """What the tokenizer is trained on."""
+        texts_of: dict[str, list[Iterator[str]]] = {}
         for number in np.random.default_rng(self.tokenizer.seed).permutation(len(cut)):
             name, part = cut[number]
-            texts_of.setdefault(name, deque()).append(self._training_texts(name, part))
-        sources = deque(texts_of.values())
-        remaining, turn = self.tokenizer.sample_bytes, self.tokenizer.sample_bytes / _TURNS
-        while sources and remaining > 0:
-            parts = sources.popleft()
-            texts, taken = parts.popleft(), 0
-            for text in texts:
-                yield text
-                taken += len(text.encode())
-                if taken >= min(turn, remaining):
-                    parts.append(texts)
-                    break
-            remaining -= taken
-            if parts:
-                sources.append(parts)
+            texts_of.setdefault(name, []).append(self._training_texts(name, part))
+        return taken_in_turns(list(texts_of.values()), self.tokenizer.sample_bytes)
 
     def _training_texts(self, source_name: str, part: Part) -> Iterator[str]:
         for document in self.sources[source_name].read(part):

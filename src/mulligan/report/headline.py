@@ -61,10 +61,9 @@ def tiles(run: RunFiles) -> list[Tile]:
 
 def yardsticks(run: RunFiles) -> list[Yardstick]:
     """Held-out bits per byte beside gzip and xz; of a run that has not ended its last kept validation alone."""
-    found: dict[str, float | None] = {"last validation": run.newest_kept("val_bits_per_byte")}
+    found = {"this model" if run.is_finished else "last validation": held_out_bits(run)}
     if run.is_finished:
-        keys = {"this model": "val_bits_per_byte", "xz -9e": "xz_bits_per_byte", "gzip -9": "gzip_bits_per_byte"}
-        found = {name: _closing(run, key) for name, key in keys.items()}
+        found |= {"xz -9e": _closing(run, "xz_bits_per_byte"), "gzip -9": _closing(run, "gzip_bits_per_byte")}
     finite = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
     return [Yardstick(name, value, value / max(finite.values())) for name, value in finite.items()]
 

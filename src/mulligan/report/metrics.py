@@ -33,9 +33,9 @@ def read_metrics(folder: Path) -> dict[str, Column]:
                 value = row.number(name)
                 if value is not None:
                     of_start.setdefault(name, {})[int(attempt)] = value
-        attempts = sorted({attempt for points in of_start.values() for attempt in points})
-        for name in found if attempts else ():
-            found[name] = {at: value for at, value in found[name].items() if at < begins_at(attempts)}
+        if attempts := sorted({attempt for points in of_start.values() for attempt in points}):
+            begin = begins_at(attempts)
+            found = {name: {at: value for at, value in points.items() if at < begin} for name, points in found.items()}
         for name, points in of_start.items():
             found[name] = found.get(name, {}) | points
     return {
