@@ -1,8 +1,9 @@
 """Has the loss risen? Judged from one step's loss after another, against a window of accepted values.
 
 A one-sided cumulative sum (Page 1954, "Continuous inspection schemes") over a robust centre and scale. While the sum is
-above zero nothing enters the window, so neither a spike nor the plateau after it is ever learnt as normal, and one NaN
-hides nothing. Centre and scale are medians, which a few odd values do not move.
+above zero values wait, and enter the window only if it comes back to zero: so neither a spike nor the plateau after it
+is learnt as normal, but the upper half of what is normal is. One NaN hides nothing. Centre and scale are medians, which
+a few odd values do not move.
 """
 
 import math
@@ -77,10 +78,28 @@ class Detector:
         self._losses: deque[float] = deque(maxlen=self.window)
         self._deviations: deque[float] = deque(maxlen=self.window)
         self._norms: deque[float] = deque(maxlen=self.window)
+        self._waiting: deque[tuple[float, float | None]] = deque(maxlen=self.window)  # losses and norms of a rise
         self._seen = 0
         self._sum = 0.0
         self._onset: int | None = None
+        self._is_sure = False  # of this rise
         self._lowest = math.inf  # centre
+        self._lenient = 0  # values to accept with twice the slack
+
+    def expect_a_rise(self) -> None:
+        """Follow the loss to another level, once, by a slack more than else: where a cut of the rate ends."""
+        self._lowest = math.inf
+        self._lenient = self.window // 4  # then the centre is of new values alone
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether a rise has lasted for a whole window."""
+        return len(self._waiting) == self.window
+
+    def settle(self) -> None:
+        """Take the rise for normal: where nothing goes back, what comes after it is to be seen."""
+        self._lowest = math.inf
+        self._take_in()
 
     @property
     def norm_limit(self) -> float:
@@ -92,23 +111,40 @@ class Detector:
         if not (math.isfinite(loss) and math.isfinite(gradient_norm or 0.0)):
             self._onset = step if self._onset is None else self._onset
             return Judgement(step, loss, math.nan, math.nan, self._onset, "not finite")
-        recent = median(list(self._losses)[-(self.window // 4) :]) if self._losses else loss
+        recent = self._recent(loss)
         armed = self._seen >= self.warmup_steps and len(self._losses) >= self.window // 2
         self._seen += 1
         if not armed:
             self._accept(loss, recent, gradient_norm)
             return Judgement(step, loss, math.nan, math.nan, None, None)
-        slack = max(self.min_rise, self.width * self._scale())
+        slack = max(self.min_rise, self.width * self._scale()) * (2 if self._lenient else 1)
         self._lowest = min(self._lowest, recent)
         centre = min(recent, self._lowest + slack)
         limit = centre + slack
         counted = min(1.0, (loss - limit) / (FULL * slack))
         self._sum = min(max(0.0, self._sum + counted), float(self.patience))
+        self._waiting.append((loss, gradient_norm))
         if self._sum == 0.0:
-            self._accept(loss, recent, gradient_norm)
+            if self._is_sure:  # of a spike that is over
+                self._waiting = deque([self._waiting[-1]], self.window)
+            self._take_in()
         elif self._onset is None:
             self._onset = step
-        return Judgement(step, loss, centre, limit, self._onset, "loss" if self._sum >= self.patience else None)
+        triggered = self._sum >= self.patience
+        self._is_sure |= triggered
+        return Judgement(step, loss, centre, limit, self._onset, "loss" if triggered else None)
+
+    def _take_in(self) -> None:
+        """Accept what waits: nothing has come of it."""
+        self._sum, self._onset, self._is_sure = 0.0, None, False
+        for loss, gradient_norm in self._waiting:
+            self._accept(loss, self._recent(loss), gradient_norm)
+            self._lenient = max(0, self._lenient - 1)
+        self._waiting.clear()
+
+    def _recent(self, loss: float) -> float:
+        """The median of the newest quarter of the window, or of ``loss`` alone."""
+        return median(list(self._losses)[-(self.window // 4) :]) if self._losses else loss
 
     def _accept(self, loss: float, centre: float, gradient_norm: float | None) -> None:
         self._onset = None
@@ -132,10 +168,13 @@ class Detector:
             "losses": list(self._losses),
             "deviations": list(self._deviations),
             "norms": list(self._norms),
+            "waiting": list(self._waiting),
             "seen": self._seen,
             "sum": self._sum,
+            "sure": self._is_sure,
             "onset": self._onset,
             "lowest": self._lowest,
+            "lenient": self._lenient,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,8 +182,9 @@ class Detector:
         self._losses.extend(state["losses"])
         self._deviations.extend(state["deviations"])
         self._norms.extend(state["norms"])
+        self._waiting.extend((loss, norm) for loss, norm in state["waiting"])
         self._seen, self._sum, self._onset = state["seen"], state["sum"], state["onset"]
-        self._lowest = state["lowest"]
+        self._is_sure, self._lowest, self._lenient = state["sure"], state["lowest"], state["lenient"]
 
 
 def _strays(values: list[float]) -> list[float]:
