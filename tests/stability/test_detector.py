@@ -49,6 +49,13 @@ def test_the_bend_at_the_end_of_a_steep_fall_is_no_spike(noise: float) -> None:
         assert first_trigger(judged(Detector(), steep_curve(600, seed, noise))) is None
 
 
+@pytest.mark.parametrize("shape", [4.0, 2.0])
+def test_noise_with_a_long_upper_tail_is_no_spike(shape: float) -> None:
+    rng = random.Random(1)
+    losses = [2.5 + 0.2 * (rng.gammavariate(shape, 1.0) - shape) / math.sqrt(shape) for _ in range(20_000)]
+    assert first_trigger(judged(Detector(), losses)) is None
+
+
 def test_noise_that_strays_for_a_while_is_no_spike() -> None:
     for seed in range(2):
         assert first_trigger(judged(Detector(), correlated_curve(10_000, seed, 0.2, correlation=0.7))) is None
@@ -104,6 +111,30 @@ def test_a_spike_that_could_not_be_taken_back_is_soon_forgotten() -> None:
     detector, losses = Detector(), list(clean_curve(1600, 3))
     judged(detector, [loss + (at >= 1000) for at, loss in enumerate(losses[:1500])])
     assert all(judgement.onset is None for judgement in judged(detector, losses[1510:], 1511)[10:])
+
+
+def test_a_rise_that_is_taken_for_normal_hides_no_later_one() -> None:
+    detector, losses = Detector(), list(clean_curve(2000, 3))
+    raised = [loss + 0.5 * (at >= 1000) for at, loss in enumerate(losses)]
+    judged(detector, raised[:1100])
+    assert not detector.has_settled
+    judged(detector, raised[1100:1200], 1101)
+    assert detector.has_settled
+    detector.settle()
+    assert first_trigger(judged(detector, raised[1200:], 1201)) is None
+    assert first_trigger(judged(detector, [3.5] * 10, 2001)).onset == 2001
+
+
+def test_where_a_rise_is_expected_a_small_one_is_normal_and_a_large_one_is_not() -> None:
+    losses = list(clean_curve(1200, 9))
+    for rise, is_spike in ((0.25, False), (1.0, True)):
+        detector = Detector()
+        judged(detector, losses[:1000])
+        detector.expect_a_rise()
+        assert bool(first_trigger(judged(detector, [loss + rise for loss in losses[1000:]], 1001))) == is_spike
+    detector = Detector()
+    judged(detector, losses[:1000])
+    assert first_trigger(judged(detector, [loss + 0.25 for loss in losses[1000:]], 1001)), "unless it is expected"
 
 
 def test_a_creeping_rise_is_caught() -> None:

@@ -30,7 +30,8 @@ def test_a_spike_that_comes_back_goes_further_then_cuts_the_rate_then_halts() ->
         (2, 80, 0.5),
     ]
     assert [one.latest_target for one in rewinds] == [90, 100, 100]
-    assert decisions[3] == Halt("the spike came back 3 times: stability.policy.halt_at_level=3")
+    reason = "the spike came back 3 times: stability.policy.halt_at_level=3"
+    assert decisions[3] == Halt(reason, latest_target=100), "what lies behind it led here"
 
 
 def test_a_spike_after_the_cooldown_is_a_new_one() -> None:
@@ -44,7 +45,6 @@ def test_a_spike_after_the_cooldown_is_a_new_one() -> None:
     [
         ({"rewind": False}, [], "rewind=false"),
         ({"max_rewinds": 1}, [Done(10, 12, 5, 9, 0)], "max_rewinds"),
-        ({"max_lost_share": 0.1, "depth_steps": 10}, [Done(400, 600, 100, 9, 0)], "max_lost_share"),
     ],
 )
 def test_budgets_end_the_run(options: dict, history: list[Done], reason: str) -> None:
@@ -53,8 +53,30 @@ def test_budgets_end_the_run(options: dict, history: list[Done], reason: str) ->
     assert reason in decision.reason
 
 
-def test_early_in_a_run_two_spikes_are_not_too_many() -> None:
-    assert isinstance(Policy().decide(150, 153, [Done(110, 113, 0, 200, 0)]), Rewind)
+def test_a_halted_run_keeps_the_state_before_a_spike_of_its_own() -> None:
+    assert Policy(rewind=False).decide(1000, 1003, [Done(10, 12, 5, 9, 0)]).latest_target == 998
+
+
+def test_too_many_lost_steps_end_the_run_with_those_about_to_be_lost() -> None:
+    policy, history = Policy(max_lost_share=0.5), [Done(400, 600, 100, 9, 0)]
+    assert policy.overdraws(4000, 4010, 2510, history) is None
+    halt = policy.overdraws(4000, 4010, 2000, history)
+    assert halt is not None
+    assert (
+        halt.reason
+        == "back at step 2000 2510 steps would be lost, more than stability.policy.max_lost_share=0.5 of 4010"
+    )
+    assert policy.overdraws(20_000, 20_004, 0, []) is not None, "one spike is no reason to begin anew"
+    assert policy.overdraws(1200, 1204, 0, []) is None, "early in a run it is"
+
+
+def test_a_spike_behind_a_cut_of_the_rate_is_the_same_come_back() -> None:
+    done = Done(1000, 1004, 800, 200, level=2, rate_until=1500)
+    assert [Policy(cooldown_steps=200).decide(onset, onset + 3, [done]).level for onset in (1100, 1700, 1701)] == [
+        3,
+        3,
+        0,
+    ]
 
 
 def test_few_bad_gradients_are_tolerated_many_are_not() -> None:

@@ -69,6 +69,42 @@ def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRu
     assert any("spike (gradient, from step 9 on" in line and "watch goes on" in line for line in said)
 
 
+def test_a_cut_of_the_rate_lasts_beyond_the_place_of_the_spike(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED, "stability.policy.cut_rate_at_level=0", "stability.policy.rate_steps=3")
+    sure_at(run, onset=9, step=10)
+    run.train(silent, silent)
+    ledger = Ledger(Path("runs/default/ledger.jsonl"))
+    assert ledger.entries[0]["target"] == 6
+    assert [ledger.rate_factor(step) for step in (5, 6, 11, 12)] == [1.0, 0.5, 0.5, 1.0]
+
+
+def test_a_rise_too_late_to_be_sure_of_is_told(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED)
+    observe = run.guard.detector.observe
+    run.guard.detector.observe = lambda step, loss, norm: observe(step, loss, norm)._replace(
+        onset=13 if step >= 13 else None
+    )
+    said: list[str] = []
+    run.train(silent, said.append)
+    assert [line for line in said if line.startswith("the loss rises from step 13 on")]
+
+
+def test_a_rise_that_stays_is_told_and_then_taken_for_normal(make_run: MakeRun) -> None:
+    options = (
+        "stability.way=watch",
+        "stability.detector.window=8",
+        "stability.detector.warmup_steps=0",
+        "max_steps=40",
+    )
+    run = make_run(*WATCHED, *options)
+    observe = run.guard.detector.observe
+    run.guard.detector.observe = lambda step, loss, norm: observe(step, loss + 9.0 * (step >= 8) * step // 8, norm)
+    said: list[str] = []
+    run.train(silent, said.append)
+    assert [line for line in said if "stayed up since step 8" in line]
+    assert sum("watch goes on" in line for line in said) > 1, "and what comes after it is told too"
+
+
 def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: MakeRun) -> None:
     """The state of step 8 has the loss that rose. The file of step 6 is that of a run which nothing happened to."""
     run = make_run(*WATCHED, "stability.policy.rewind=false")

@@ -57,7 +57,14 @@ class Ledger:
     @property
     def history(self) -> list[Done]:
         return [
-            Done(entry["onset"], entry["step"], entry["target"], entry["skip_steps"], entry["level"])
+            Done(
+                onset=entry["onset"],
+                trigger=entry["step"],
+                target=entry["target"],
+                skip_steps=entry["skip_steps"],
+                level=entry["level"],
+                rate_until=entry["target"] + entry["rate_steps"] if entry["rate_steps"] else 0,
+            )
             for entry in self.rewinds
         ]
 

@@ -12,19 +12,22 @@ LONGEST = 40  # log2 of more steps than any run has
 
 
 class Done(NamedTuple):
-    """A rewind of the past, as the policy looks back on it. Steps on the lineage of then."""
+    """A rewind of the past, as the policy looks back on it. Steps on the lineage of then; the learning rate was lower
+    up to ``rate_until``.
+    """
 
     onset: int
     trigger: int
     target: int
     skip_steps: int
     level: int
+    rate_until: int = 0
 
 
 class Rewind(NamedTuple):
     """Go back to a state near ``latest_target``, and leave out what lies between it and ``skip_steps`` global batches
-    behind ``latest_target``, at least up to the present. ``rate_factor`` scales the learning rate for ``rate_steps``
-    steps; 1.0 leaves it alone.
+    behind ``latest_target``, at least up to the present. ``rate_factor`` scales the learning rate from that state to
+    ``rate_steps`` steps behind the onset; 1.0 leaves it alone.
     """
 
     latest_target: int
@@ -35,7 +38,10 @@ class Rewind(NamedTuple):
 
 
 class Halt(NamedTuple):
+    """End the run with a state near ``latest_target``."""
+
     reason: str
+    latest_target: int
 
 
 class Policy:
@@ -60,8 +66,9 @@ class Policy:
         200 batches left out, which cover those seen before and during it.
 
         Up to ``max_withheld`` bad gradients within ``cooldown_steps`` only have their updates left out. A spike within
-        ``cooldown_steps`` after the last one's place is the same come back: its level is one higher, depth and skip
-        ``widen`` times as large. ``max_lost_share``: steps lost to rewinds, as a share of the steps kept.
+        ``cooldown_steps`` after the last one's place, or after the end of its cut of the rate, is the same come back:
+        its level is one higher, depth and skip ``widen`` times as large. ``max_lost_share``: steps lost to rewinds, as
+        a share of the steps kept.
         """
         for name, number in (("depth_steps", depth_steps), ("skip_steps", skip_steps), ("rate_steps", rate_steps)):
             if number < 1:
@@ -105,20 +112,17 @@ class Policy:
     def decide(self, onset: int, step: int, history: Sequence[Done]) -> Rewind | Halt:
         """``step`` is the present one, at which the detector is sure of a spike that began at ``onset``."""
         if not self.rewind:
-            return Halt("stability.policy.rewind=false allows no rewind")
+            return self._halt("stability.policy.rewind=false allows no rewind", onset, history)
         if len(history) >= self.max_rewinds:
-            return Halt(f"{len(history)} rewinds are as many as stability.policy.max_rewinds allows")
-        lost = sum(done.trigger - done.target for done in history)
-        one_ladder = sum(self.depth_steps * self.widen**level for level in range(self.halt_at_level))
-        if history and lost > max(self.max_lost_share * step, one_ladder):  # a run has few steps at first
-            return Halt(
-                f"{lost} steps were lost, more than stability.policy.max_lost_share={self.max_lost_share} of {step}"
+            return self._halt(
+                f"{len(history)} rewinds are as many as stability.policy.max_rewinds allows", onset, history
             )
-        level = 0
-        if history and onset <= history[-1].trigger + self.cooldown_steps:
-            level = history[-1].level + 1
+        level = self._level(onset, history)
         if level >= self.halt_at_level:
-            return Halt(f"the spike came back {level} times: stability.policy.halt_at_level={self.halt_at_level}")
+            times = "once" if level == 1 else f"{level} times"
+            return self._halt(
+                f"the spike came back {times}: stability.policy.halt_at_level={self.halt_at_level}", onset, history
+            )
         scale = self.widen**level
         cut = self.cut_rate_at_level is not None and level >= self.cut_rate_at_level
         latest_target = max(0, onset - round(self.depth_steps * scale))
@@ -129,3 +133,26 @@ class Policy:
             rate_factor=self.rate_factor if cut else 1.0,
             rate_steps=self.rate_steps if cut else 0,
         )
+
+    def overdraws(self, onset: int, step: int, target: int, history: Sequence[Done]) -> Halt | None:
+        """The end of the run, where to go back from ``step`` to ``target`` would lose too many steps."""
+        lost = step - target + sum(done.trigger - done.target for done in history)
+        one_ladder = sum(self.depth_steps * self.widen**level for level in range(self.halt_at_level))
+        if lost <= max(self.max_lost_share * step, one_ladder):  # a run has few steps at first
+            return None
+        return self._halt(
+            f"back at step {target} {lost} steps would be lost, more than stability.policy.max_lost_share="
+            f"{self.max_lost_share} of {step}",
+            onset,
+            history,
+        )
+
+    def _level(self, onset: int, history: Sequence[Done]) -> int:
+        """How many times in a row the spike has come back."""
+        if not history or onset > max(history[-1].trigger, history[-1].rate_until) + self.cooldown_steps:
+            return 0
+        return history[-1].level + 1
+
+    def _halt(self, reason: str, onset: int, history: Sequence[Done]) -> Halt:
+        """What lies behind the last rewind has led to the spike again, where that came back."""
+        return Halt(reason, history[-1].target if self._level(onset, history) else onset - 2)

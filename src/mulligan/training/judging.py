@@ -2,13 +2,14 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
-from mulligan.stability.policy import Policy
+from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.training.clipping import OVERFLOWED, WITHHELD
 from mulligan.training.step_sums import StepValues
 
@@ -41,7 +42,7 @@ class Judge:
         """What one step is. A bad gradient that the policy tolerates is no spike, one more is."""
         loss, norm, left_out = values.read()
         if self.ledger.rate_factor(values.step - 1) > self.ledger.rate_factor(values.step - 2):
-            self.detector.reset()  # a cut of the rate ends: the loss may settle higher. Where it begins, it does not
+            self.detector.expect_a_rise()  # a cut of the rate ends. Where it begins, the loss settles no higher
         self.recent.append([values.step, loss, norm])
         # An overflow of float16 says nothing of the gradient.
         judgement = self.detector.observe(values.step, loss, None if left_out == OVERFLOWED else norm)
@@ -53,6 +54,18 @@ class Judge:
         onset = values.step if judgement.onset is None else judgement.onset  # the run stands still
         judgement = judgement._replace(onset=onset, triggered=judgement.triggered or "gradient")
         return Verdict(judgement, norm, is_withheld=True, is_spike=True)
+
+    def decision(self, onset: int, step: int, find: Callable[[int], int | None]) -> tuple[Rewind | Halt, int | None]:
+        """What to do at ``step`` about a spike, and the step to go back to: of the states there are, what ``find`` says
+        is nearest to the one that is wanted.
+        """
+        history = self.ledger.history
+        decision = self.policy.decide(onset, step, history)
+        target = find(decision.latest_target)
+        if isinstance(decision, Halt) or target is None:
+            return decision, target
+        halt = self.policy.overdraws(onset, step, target, history)
+        return (decision, target) if halt is None else (halt, find(halt.latest_target))
 
     @property
     def band(self) -> dict[str, float]:

@@ -135,6 +135,8 @@ class Guard(Callback):
         for values in self.judge.due(pl_module.take_step_values(step), is_last=step == trainer.max_steps):
             if self._takes_back(trainer, pl_module, values):
                 return
+        if step == trainer.max_steps:
+            self._tell_of_a_late_rise()
         self.points.take(trainer, pl_module, self.judge.host_state)
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,14 +160,16 @@ class Guard(Callback):
         judgement = verdict.judgement
         assert judgement.onset is not None
         if judgement.onset == self._told_onset:
+            if self.detector.has_settled:
+                self.detector.settle()
+                self._tell(trainer, f"the loss has stayed up since step {judgement.onset}: that is normal from here on")
             return False
         if self.way == "watch":
             self._leave_alone(trainer, verdict, "stability.way=watch goes on")
             return False
         self.checkpoint.wait(trainer)  # what there is to go back to must not hang on how fast the disk is
-        decision = self.policy.decide(judgement.onset, trainer.global_step, self.ledger.history)
-        latest = judgement.onset - 2 if isinstance(decision, Halt) else decision.latest_target
-        target = self.points.find(trainer, latest, judgement.onset)
+        find = partial(self.points.find, trainer, onset=judgement.onset)
+        decision, target = self.judge.decision(judgement.onset, trainer.global_step, find)
         line = self._circumstances(trainer, verdict) | {"onset": judgement.onset, "target": target}
         if target is not None:
             line["tokens_lost"] = (trainer.global_step - target) * self.global_batch * self.sequence_length
@@ -181,6 +185,14 @@ class Guard(Callback):
         """Tell of a spike once: while it lasts nothing changes."""
         self._tell(trainer, f"{described(verdict)}; {why}")
         self._told_onset = verdict.judgement.onset
+
+    def _tell_of_a_late_rise(self) -> None:
+        onset = None if self.judge.latest is None else self.judge.latest.onset
+        if onset not in (None, self._told_onset):
+            self.say(
+                f"the loss rises from step {onset} on, and the run ends too soon to be sure of a spike: look at its "
+                "held-out loss; mulligan export step= has an earlier state"
+            )
 
     def _record_withheld(self, trainer: Trainer, verdict: Verdict) -> None:
         step, norm = verdict.judgement.step, verdict.gradient_norm
@@ -208,7 +220,10 @@ class Guard(Callback):
                 self.checkpoint.save(trainer)
                 self.checkpoint.wait(trainer)
         kept = f"the state of step {target} is saved" if target else "no good one is left, and the checkpoints stay"
-        raise Halted(f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}")
+        raise Halted(
+            f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}. To go on, change "
+            "what made it spike, or allow more, with accept_changes=true"
+        )
 
     def _rewind(
         self,
@@ -228,7 +243,7 @@ class Guard(Callback):
             skip_steps=stop - target,
             level=decision.level,
             rate_factor=decision.rate_factor,
-            rate_steps=decision.rate_steps,
+            rate_steps=decision.rate_steps and line["onset"] - target + decision.rate_steps,
         )
         back = f"back to step {target}, without the samples {skip[0]} to {skip[1] - 1}"
         self._tell(trainer, f"{described(verdict)}; {back}")
