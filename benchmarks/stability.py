@@ -9,7 +9,7 @@ causes   garbage   30 batches of random tokens
 arms     clip      clipping at 1.0 alone
          skip      the updates of bad gradients are left out too, as many as there are
          rewind    the guard, set for runs of some hundred steps: depth 20, skip 60, cooldown 100, and the rate cut to a
-                   tenth for 80 steps as soon as a spike comes back
+                   tenth as soon as a spike comes back, to 40 steps behind its onset
 Final loss is the cross-entropy of held-out text at the end. A run is worse when that is 3 % above the clean run's, or
 not finite, and healed when it is at most 1 % above. Two processes of one thread each take the runs in turn.
 """
@@ -59,7 +59,7 @@ CAUSES = {
 }
 HEAL = (
     *("stability.snapshots.every_n_steps=10", "stability.snapshots.keep=6", "stability.policy.depth_steps=20"),
-    *("stability.policy.skip_steps=60", "stability.policy.cooldown_steps=100", "stability.policy.rate_steps=80"),
+    *("stability.policy.skip_steps=60", "stability.policy.cooldown_steps=100", "stability.policy.rate_steps=40"),
     *("stability.policy.cut_rate_at_level=1", "stability.policy.rate_factor=0.1"),
 )
 ARMS = {
