@@ -30,6 +30,11 @@ def student(rng: random.Random) -> float:
     return normal(rng) / math.sqrt(rng.gammavariate(2.0, 2.0) / 4.0)
 
 
+def skewed(rng: random.Random) -> float:
+    """A gamma distribution of shape 4, as the mean over a batch is where a few samples are hard."""
+    return (rng.gammavariate(4.0, 1.0) - 4.0) / 2.0
+
+
 def with_outliers(rng: random.Random) -> float:
     """Every 200th value is 20 deviations too high."""
     return normal(rng) + (20.0 if rng.random() < 1 / 200 else 0.0)
@@ -53,6 +58,7 @@ KINDS = {
     "no spike, a steep fall ends at a bend": Kind(fall=lambda step: 2.5 + max(0.0, 0.02 * (200 - step))),
     "no spike, noise of 0.1 with a correlation of 0.7": Kind(noise=0.1, correlation=0.7),
     "no spike, noise of 0.1 with heavy tails": Kind(noise=0.1, draw=student),
+    "no spike, noise of 0.2 with a long upper tail": Kind(noise=0.2, draw=skewed),
     "no spike, 1 loss in 200 is 1.0 too high": Kind(draw=with_outliers),
     "+0.4 for 30 steps": Kind(stop=START + 30, rise=lambda since: 0.4),
     "+0.4 for 100 steps, noise 0.1": Kind(noise=0.1, stop=START + 100, rise=lambda since: 0.4),

@@ -64,7 +64,10 @@ HEAL = (
 )
 ARMS = {
     "clip": ("stability=none",),
-    "skip": ("stability.way=watch", f"stability.policy.max_withheld={10**9}"),
+    "skip": (
+        "stability.way=watch",
+        *(f"stability.policy.{key}={NUM_STEPS}" for key in ("max_withheld", "cooldown_steps")),
+    ),
     "rewind": HEAL,
 }
 
