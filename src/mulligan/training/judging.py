@@ -94,6 +94,6 @@ class Judge:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pending = state["pending"]
         values = None if pending is None else StepValues(pending[0], torch.tensor(pending[1:], dtype=torch.float64))
-        self.load_host_state(state | {"pending": values})
-        if state["regime"] != self.regime:
-            self.detector.reset()
+        self.detector.reset()
+        detector = state["detector"] if state["regime"] == self.regime else self.detector.state_dict()
+        self.load_host_state(state | {"pending": values, "detector": detector})
