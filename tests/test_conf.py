@@ -90,6 +90,15 @@ def test_a_target_is_bound() -> None:
     assert "seed='zero': expected int" in found
 
 
+def of_a_user(rate: float, steps: int = 5) -> None:
+    """As people write their own: its parameters have no star before them."""
+
+
+def test_what_a_function_of_a_users_lacks_is_named_with_its_key() -> None:
+    own = {"mine": {"_target_": f"{__name__}.of_a_user", "steps": 9}}
+    assert list(problems(own, "callbacks")) == ["callbacks.mine.rate is not set: give it as callbacks.mine.rate=VALUE"]
+
+
 @pytest.mark.parametrize("value", [None, -1, "a text", [1], {"a": 1}, float("nan")], ids=str)
 def test_a_key_with_another_kind_of_value_is_taken_or_refused_by_name(value: Any) -> None:
     whole = OmegaConf.create(composed("train"))

@@ -26,7 +26,7 @@ def generate(sharded_run: Path, here: Cli) -> Generate:
 
 
 def rows(path: str) -> list[dict]:
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [json.loads(line) for line in Path(path).read_text().removesuffix("\n").split("\n")]
 
 
 def test_prompts_of_a_list_and_of_a_file_have_the_texts_they_have_alone(generate: Generate) -> None:
@@ -43,6 +43,12 @@ def test_prompts_of_a_list_and_of_a_file_have_the_texts_they_have_alone(generate
         assert row["prompt"] == prompt
         assert f"{prompt}{row['text']}\n" in listed
         assert generate(f"prompt='{prompt}'") == f"{prompt}{row['text']}\n"
+
+
+def test_a_form_feed_ends_no_line_of_a_file_of_prompts(generate: Generate) -> None:
+    Path("prompts.txt").write_text("a\fb\u2028c\r\nd\n")
+    generate("prompts_file=prompts.txt", "output=out.jsonl", "max_new_tokens=1")
+    assert [row["prompt"] for row in rows("out.jsonl")] == ["a\fb\u2028c", "d"]
 
 
 def test_the_file_holds_tokens_with_the_log_probabilities_of_the_model(generate: Generate, sharded_run: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from mulligan.data.tokenizer import load_tokenizer
-from mulligan.files import read_json, sha256_file
+from mulligan.files import read_json, sha256_file, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import model_with_weights, weights_sha256
 from tests.conftest import Cli
@@ -33,6 +33,22 @@ def test_a_run_goes_out_and_comes_back(sharded_run: Path, here: Cli, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "out"], "temporary files are left"
     assert "out holds" in exported.stdout
     assert "back holds out, a Qwen3ForCausalLM" in imported.stdout
+
+
+def test_a_tokenizer_of_little_use_is_told_and_its_model_comes_all_the_same(sharded_run: Path, here: Cli) -> None:
+    assert here("export", f"run={sharded_run}", "to=out", "format=hf").returncode == 0
+    content = read_json(Path("out/tokenizer.json"))
+    first, num_rows = content["added_tokens"][0], read_json(Path("out/config.json"))["vocab_size"]
+    larger = content["added_tokens"] + [first | {"id": num_rows, "content": "<more>"}]
+    write_json(Path("out/tokenizer.json"), content | {"added_tokens": larger})
+    done = here("import", "from=out", "to=larger")
+    assert f"has {num_rows + 1} tokens, and the model rows for {num_rows}: a text that needs one of" in done.stdout
+    assert here("generate", "run=larger", "prompt=import", "max_new_tokens=3").returncode == 0
+    write_json(Path("out/tokenizer.json"), content | {"post_processor": None})
+    write_json(Path("out/tokenizer_config.json"), {"bos_token": "<bos>"})
+    done = here("import", "from=out", "to=bare")
+    assert "that tokenizer cannot be used here, only the weights: tokenizer.json frames no documents" in done.stdout
+    assert sha256_file(Path("bare/model.safetensors")) == sha256_file(Path("larger/model.safetensors"))
 
 
 def test_a_folder_is_complete_or_absent(

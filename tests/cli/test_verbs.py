@@ -87,6 +87,18 @@ def test_help_shows_verbs_and_keys(printed: Printed) -> None:
     assert "limit: null # passages; null: all, 5,153 of the hub's" in lines
 
 
+def test_choices_of_ones_own_are_shown_and_named(printed: Printed, here: Cli, tmp_path: Path) -> None:
+    (tmp_path / "own/optimizer").mkdir(parents=True)
+    (tmp_path / "own/optimizer/slow.yaml").write_text("defaults: [adamw]\nlr: 1.0e-5  # a hundredth of ours\n")
+    shown = printed("train", "--help", "--config-dir", "own", "optimizer=slow")
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "optimizer adamw [slow]" in lines
+    assert "lr: 1.0e-05 # a hundredth of ours" in lines
+    for option in (["--config-dir", "own"], ["--config-dir=own"]):
+        done = here("train", *option, "optimizer=[adamw,slwo]")
+        assert "optimizer=slwo is not one of adamw, slow; did you mean slow?" in done.stderr
+
+
 def test_no_file_of_a_verb_hides_a_module_of_python() -> None:
     """Lightning starts other ranks by such a file's path, which puts its folder before Python's own modules."""
     assert not {path.stem for path in Path(str(main_file.__file__)).parent.glob("*.py")} & sys.stdlib_module_names

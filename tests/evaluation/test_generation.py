@@ -9,6 +9,7 @@ from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.generation import Completion, complete, generate_text
 from mulligan.evaluation.sampler import Sampler
 from mulligan.evaluation.suites import Subject
+from tests.evaluation.conftest import make_model
 
 PROMPTS = ["def ", "the cat sat on the mat while a dog ran", "", "foo", "return bar"]
 
@@ -95,3 +96,13 @@ def test_stops_of_a_real_batch(subject: Subject) -> None:
 def test_an_empty_stop_is_named(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="stop must not hold an empty string"):
         completion(tokenizer, "x", stop=[""])
+
+
+def test_a_model_with_fewer_rows_than_its_tokenizer_has_tokens_draws_those_it_has(tokenizer: Tokenizer) -> None:
+    ids = [tokenizer.begin_id, *tokenizer.encode("foo").tolist()]
+    network = make_model(max(ids) + 1)
+    one = completion(tokenizer, "foo", vocab_size=network.config.vocab_size)
+    complete(network, [one], batch_size=1)
+    assert one.text
+    with pytest.raises(ValueError, match=f"a text needs the token {max(ids)}, which must be below .*={max(ids)}"):
+        completion(tokenizer, "foo", vocab_size=max(ids))

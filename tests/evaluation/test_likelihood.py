@@ -38,6 +38,12 @@ def test_greedy_is_what_holds_the_likeliest_tokens_only() -> None:
     assert [one.is_greedy for one in found] == [True, False]
 
 
+def test_tokens_without_a_row_are_refused() -> None:
+    for pair in (Pair([40], [5]), Pair([1], [40])):
+        with pytest.raises(ValueError, match="the token 40, which must be below the model's vocab_size=40"):
+            likelihoods(make_model(vocab_size=40), [pair], batch_size=1)
+
+
 @pytest.mark.parametrize("continuation", [[], list(range(17))])
 def test_what_cannot_be_scored_is_named(continuation: list[int]) -> None:
     with pytest.raises(ValueError, match=r"must have 1 to model\.max_length=16"):

@@ -29,6 +29,11 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, kept: int) -
     assert num_kept(top_p=top_p) == kept
 
 
+def test_a_top_p_of_one_keeps_all_of_a_large_vocabulary() -> None:
+    logits_V = 6.0 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    assert Sampler(top_p=1.0).probabilities(logits_V).equal(Sampler().probabilities(logits_V))
+
+
 @pytest.mark.parametrize(("min_p", "kept"), [(0.04, 4), (0.06, 3), (0.2, 2), (0.4, 1), (1.0, 1)])
 def test_min_p_keeps_what_is_not_far_below_the_likeliest(min_p: float, kept: int) -> None:
     """Shares of the likeliest: 1, 0.37, 0.14, 0.05."""
@@ -41,7 +46,7 @@ def test_min_p_is_a_share_of_what_temperature_makes() -> None:
     assert num_kept(min_p=0.2, temperature=0.5) == 1
 
 
-@pytest.mark.parametrize("temperature", [1e-40, 1e-3])
+@pytest.mark.parametrize("temperature", [1e-46, 1e-40, 1e-3])
 def test_a_tiny_temperature_takes_the_likeliest(temperature: float) -> None:
     assert Sampler(temperature=temperature).probabilities(LOGITS).tolist() == [1.0, 0.0, 0.0, 0.0]
 

@@ -8,6 +8,7 @@ import torch
 
 from mulligan.evaluation.suites import Subject
 from mulligan.evaluation.text import TextSuite
+from tests.evaluation.conftest import make_model
 
 TEXTS = {"a.txt": "the cat sat", "b.txt": "def foo(bar): é" * 9, "empty.txt": ""}
 
@@ -35,3 +36,11 @@ def test_files_without_text_are_named(subject: Subject, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     with pytest.raises(ValueError, match=r"holds no text in empty\.txt"):
         TextSuite(paths=[f"{tmp_path}/empty.txt"])(subject)
+
+
+def test_a_text_that_the_model_has_too_few_rows_for_is_refused(subject: Subject, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXTS["a.txt"])
+    largest = int(subject.tokenizer.encode(TEXTS["a.txt"]).max())
+    message = f"a text needs the token {largest}, which must be below the model's vocab_size={largest}"
+    with pytest.raises(ValueError, match=message):
+        TextSuite(paths=[f"{tmp_path}/a.txt"])(subject._replace(model=make_model(largest, max_length=64)))

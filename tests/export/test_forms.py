@@ -83,6 +83,12 @@ def test_what_the_decoder_here_does_not_compute(form: dict[str, Any], keys: dict
         model_config(content | keys)
 
 
+def test_the_older_key_of_rotary_positions_goes_first() -> None:
+    _, content = published_config(ModelConfig(**SIZES, rope_theta=50.0))
+    _, config = model_config(content | {"rope_scaling": {"rope_type": "default", "rope_theta": 777.0}})
+    assert config.rope_theta == 777.0
+
+
 def test_silence_means_what_it_means_to_transformers() -> None:
     told = {"vocab_size": 9, "n_positions": 8, "n_embd": 16, "n_layer": 1, "n_head": 2}
     _, config = model_config({"architectures": ["GPT2LMHeadModel"], **told})

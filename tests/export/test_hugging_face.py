@@ -138,6 +138,15 @@ def test_a_large_model_is_written_in_shards(tokenizer: Tokenizer, tmp_path: Path
     assert all(back.weights[name].equal(parameter) for name, parameter in model.named_parameters())
 
 
+@pytest.mark.parametrize("mark", ["<bos>", ["<s>"]])
+def test_a_tokenizer_that_does_not_know_its_mark_comes_as_it_is(
+    mark: object, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    written(tmp_path, tokenizer)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": mark, "eos_token": "</s>"}))
+    assert read_folder(tmp_path).tokenizer == ("tokenizer.json", (tmp_path / "tokenizer.json").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

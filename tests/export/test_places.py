@@ -55,13 +55,17 @@ def test_a_tied_head_may_be_written_twice() -> None:
     twice = stored(QWEN3, "Qwen3ForCausalLM")
     twice["lm_head.weight"] = twice["model.embed_tokens.weight"]
     assert "head.weight" not in unpacked(lazy(twice), QWEN3, "Qwen3ForCausalLM")
+    twice["lm_head.weight"] = 2.0 * twice["lm_head.weight"]
+    with pytest.raises(ValueError, match=r"lm_head.weight is not its model.embed_tokens.weight: tie_word_embed"):
+        unpacked(lazy(twice), QWEN3, "Qwen3ForCausalLM")
 
 
-def test_what_is_missing_too_much_or_of_another_shape_is_named() -> None:
+def test_what_is_missing_too_much_or_of_another_shape_or_type_is_named() -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     for change, message in (
         ({name: None}, f"lack {name}"),
         ({name: torch.zeros(12, 9)}, rf"{name} has the shape \[12, 9\], by its config it is \[12, 8\]"),
+        ({name: torch.zeros(12, 8, dtype=torch.int8)}, f"{name} is of type int8, and must be of floating-point"),
         ({"model.layers.2.mlp.up_proj.weight": torch.zeros(1), "z": torch.zeros(1)}, "hold model.layers.2.*and 1 more"),
     ):
         tensors = stored(LLAMA, "LlamaForCausalLM") | change

@@ -80,6 +80,10 @@ def test_every_option_is_counted(options: dict[str, object]) -> None:
         ({"width": 12}, "must be even"),
         ({"dropout": 1.0}, "dropout"),
         ({"logit_softcap": 0.0}, "logit_softcap"),
+        ({"logit_softcap": float("inf")}, "model.logit_softcap=inf must be a number above 0, or null for none"),
+        ({"norm": "rmsnorm"}, "model.norm=rmsnorm must be one of rms, layer"),
+        ({"positions": None}, "model.positions=None must be one of rotary, learned"),
+        ({"feedforward": "relu"}, "model.feedforward=relu must be one of swiglu, gelu"),
         ({"num_layers": 0}, "num_layers"),
     ],
 )

@@ -232,11 +232,22 @@ def test_a_second_backward_is_refused() -> None:
         terms.loss_sum.backward()
 
 
+def test_a_second_derivative_is_refused() -> None:
+    hidden, weight, targets = inputs(2, 5, 9, 4, 1.0, 0.0)
+    terms = linear_cross_entropy(hidden.requires_grad_(), weight, targets)
+    with pytest.raises(RuntimeError, match="no second derivative: leave create_graph at False"):
+        torch.autograd.grad(terms.loss_sum, hidden, create_graph=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"z_loss": -1.0}, "z_loss"),
+        ({"z_loss": math.nan}, "z_loss=nan must be a number that is not negative"),
+        ({"softcap": 0.0}, "softcap=0.0 must be a number above 0"),
+        ({"softcap": math.inf}, "softcap=inf"),
+        ({"chunk_rows": 0}, "chunk_rows=0 must be at least 1"),
         ({"targets_N": torch.zeros(2, dtype=torch.int64)}, "targets"),
         ({"weight_VD": torch.zeros(5, 3)}, "weight"),
     ],

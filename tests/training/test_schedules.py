@@ -1,13 +1,12 @@
 """Schedules: warm-up, peak, shape and end."""
 
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import pytest
 
-from mulligan.training.schedules import Schedule
+from mulligan.training.schedules import Kind, Schedule
 
-Kind = Literal["cosine", "wsd", "linear", "constant"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -36,3 +35,8 @@ def test_middle_of_each_shape() -> None:
 def test_a_share_of_a_round_length_is_that_many_steps() -> None:
     for share, num_steps, steps in ((0.07, 100, 7), (0.07, 300, 21), (0.001, 100, 1), (0.02, 51, 2)):
         assert Schedule(kind="wsd", warmup=share, final=0.0, decay=share).warmup_steps(num_steps) == steps
+
+
+def test_another_kind_is_named() -> None:
+    with pytest.raises(ValueError, match=r"schedule\.kind=cosin must be one of cosine, wsd, linear, constant"):
+        Schedule(kind="cosin")

@@ -1,7 +1,9 @@
 """What conf/ offers: its folder, the choices of a group, every key that a verb knows; and the one that was meant."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mulligan.cli.initial_model import initial_model
 OmegaConf.register_new_resolver("initial_model", initial_model)  # for conf/model/initial.yaml
 _PACKAGE = Path(mulligan.__file__).parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
+BASE = "base"  # what the choices of a group are built on, none itself
 _MOST_MEANT = 3  # keys that a message names
 _GLOBAL = "# @package _global_"  # the first line of a file whose keys do not stand below its group's name
 
@@ -24,6 +27,22 @@ def parsed(words: Iterable[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(
         [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
     )
+
+
+def conf_folders() -> list[Path]:
+    """Where files are looked for: in the folder that ``--config-dir`` names, then in our own."""
+    option = "--config-dir"
+    own = [
+        word.removeprefix(f"{option}=")
+        for before, word in pairwise(sys.argv)
+        if before == option or word.startswith(f"{option}=")
+    ]
+    return [*map(Path, own), CONF]
+
+
+def choices_of(group: str) -> list[str]:
+    names = {path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")}
+    return sorted(names - {BASE})
 
 
 def check_overrides(words: Sequence[str], verb: str) -> None:
@@ -54,8 +73,7 @@ def _no_names(value: Any) -> Iterator[str]:
 
 
 def no_such_choice(group: str, choice: str, options: Sequence[str]) -> str:
-    options = options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))  # of a list Hydra names none
-    known = [option for option in options if option != "base"]  # what the others are built on
+    known = [option for option in options if option != BASE] or choices_of(group)  # of a list Hydra names none
     more = "; `pip install mulligan[slurm]` adds others" if group == "hydra/launcher" else ""
     if choice == "null":
         more = "; left out it has its default"

@@ -80,7 +80,8 @@ def _call_problems(node: dict[str, Any], path: str) -> Iterator[str]:
     if node.get("_partial_"):
         return
     for key, parameter in signature.parameters.items():
-        if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and key not in given:
+        is_named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if parameter.default is parameter.empty and is_named and key not in given:
             yield f"{prefix}{key} is not set: give it as {prefix}{key}=VALUE"
 
 
@@ -149,7 +150,9 @@ def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:
         elif isinstance(value, dict) and inspect.isclass(hint) and hint not in _SCALARS:
             yield f"{key} needs a _target_, which makes a {_describe(hint)} of its other keys"
         else:
-            yield f"{key}={value!r}: expected {_describe(hint)}"
+            is_text = str in (hint, *get_args(hint)) and isinstance(value, int | float)
+            quoted = f"; quoted it is text: \"{key}='{value}'\"" if is_text else ""  # the outer quotes are the shell's
+            yield f"{key}={value!r}: expected {_describe(hint)}{quoted}"
 
 
 def _describe(hint: Any) -> str:

@@ -11,7 +11,7 @@ from mulligan.cli.console import Reporter
 from mulligan.cli.inspection_view import make_console
 from mulligan.cli.output import output_path
 from mulligan.cli.saved_model import open_model
-from mulligan.evaluation.suites import Score, Subject, Suite
+from mulligan.evaluation.suites import Score, Subject, Suite, scores_of
 from mulligan.files import write_json
 
 
@@ -45,7 +45,7 @@ def work(config: DictConfig) -> None:
         for done, (name, suite) in enumerate(evaluation.suites.items()):
             report("evaluating", done, len(evaluation.suites))
             try:
-                scores[name] = suite(subject)
+                scores[name] = scores_of(suite, subject)
             except ValueError as error:  # the others are worth as much without it
                 mistakes.append(ValueError(f"suite.{name}: {error}"))
         report("evaluating", len(evaluation.suites), len(evaluation.suites))

@@ -69,7 +69,7 @@ def _prompts(prompt: str | None, prompts: list[str] | None, prompts_file: str | 
     if prompts_file is not None:
         if not Path(prompts_file).is_file():
             raise ValueError(f"prompts_file={prompts_file} is not a file")
-        lines = Path(prompts_file).read_text(errors="replace").splitlines()
+        lines = Path(prompts_file).read_text(errors="replace").split("\n")  # not at form feeds
         prompts = [line for line in lines if line.strip()]
         if not prompts:
             raise ValueError(f"prompts_file={prompts_file} holds no prompt: give it one a line")

@@ -7,27 +7,28 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from mulligan.cli.choices import CONF, choices_of, conf_folders
+
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?P<comment>#.*)?$")
 COMMENT_COLUMN = 40
 
 
-def print_help(verb: str, conf: Path, config: DictConfig) -> None:
+def print_help(verb: str, config: DictConfig) -> None:
     """Of ``config`` as it is composed: after ``model=gpt2_124m --help`` the keys are that model's."""
-    file = conf / f"{verb}.yaml"
+    file = CONF / f"{verb}.yaml"
     print(file.read_text().splitlines()[0].removeprefix("# "))
     chosen = reversed(HydraConfig.get().runtime.choices.items())  # Hydra turns the file's order round
-    choices = {group: [choice] for group, choice in chosen if (conf / group).is_dir()}
+    choices = {group: [choice] for group, choice in chosen if choices_of(group)}
     choices |= {group: list(config[group]) for group in _lists(file)}  # which Hydra does not name
     if choices:
         print("\nGroups, as GROUP=CHOICE or suite=[CHOICE,CHOICE]; in brackets what is chosen:")
     for group, taken in choices.items():
-        names = sorted(path.stem for path in (conf / group).glob("*.yaml") if path.stem != "base")
-        print(f"  {group:<12}" + " ".join(f"[{name}]" if name in taken else name for name in names))
-    comments = dict(_comments(file, conf, ""))
+        names = (f"[{name}]" if name in taken else name for name in choices_of(group))
+        print(f"  {group:<12}" + " ".join(names))
+    comments = dict(_comments(f"{verb}.yaml", ""))
     for group, taken in choices.items():
         for choice in taken:
-            if choice is not None:
-                comments |= dict(_comments(conf / group / f"{choice}.yaml", conf, f"{group}."))
+            comments |= dict(_comments(f"{group}/{choice}.yaml", f"{group}."))
     print("\nKeys, as KEY=VALUE; of those in groups as model.width=256:")
     for line in _annotated(OmegaConf.to_yaml(config), comments):
         print(f"  {line}")
@@ -51,12 +52,15 @@ def _annotated(yaml: str, comments: dict[str, str]) -> Iterator[str]:
         above = path
 
 
-def _comments(file: Path, conf: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, comment) of a file and those it builds on, which come first."""
+def _comments(name: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, comment) of a file and those it builds on, which come first; of one that is elsewhere none."""
+    file = next((folder / name for folder in conf_folders() if (folder / name).is_file()), None)
+    if file is None:
+        return
     content = OmegaConf.load(file)
     for default in content.get("defaults", []) if isinstance(content, DictConfig) else []:
         if isinstance(default, str) and default != "_self_":
-            yield from _comments(file.parent / f"{default}.yaml", conf, prefix)
+            yield from _comments(f"{Path(name).parent}/{default}.yaml", prefix)
     for path, line in _keys(file.read_text()):
         found = _LINE.match(line)
         if found is not None and found["comment"]:

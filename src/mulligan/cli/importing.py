@@ -72,6 +72,12 @@ def work(config: DictConfig) -> None:
     )
     if model.tokenizer is not None:
         try:
-            tokenizer_of(model.tokenizer[1])
+            num_tokens = tokenizer_of(model.tokenizer[1]).vocab_size
         except ValueError as error:
             print(f"that tokenizer cannot be used here, only the weights: {model.tokenizer[0]} {error}")
+            return
+        if num_tokens > model.config.vocab_size:
+            print(
+                f"that tokenizer has {num_tokens:,} tokens, and the model rows for {model.config.vocab_size:,}: a text "
+                "that needs one of the others is refused"
+            )

@@ -55,7 +55,7 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
     def guarded(config: DictConfig) -> None:
         try:
             if asks_for_help:
-                print_help(verb, CONF, config)
+                print_help(verb, config)
             elif is_sweep():
                 sweep.run_job(config)
             else:

@@ -95,7 +95,7 @@ def with_frame(model: bytes, *, begin: str | None, end: str | None) -> bytes:
         raise ValueError(f"is not a whole tokenizer.json: {error}") from None
     marks = [mark for mark in (begin, end) if mark is not None]
     for mark in marks:
-        if mark not in ids:
+        if not isinstance(mark, str) or mark not in ids:
             raise ValueError(f"has no special token {mark!r} to frame documents with")
     before, after = ([{"SpecialToken": {"id": mark, "type_id": 0}}] if mark else [] for mark in (begin, end))
     first, second = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))

@@ -1,7 +1,7 @@
 """Text from a model: what follows prompts at the beginning of a document."""
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.rollout import Row, rollout
 from mulligan.evaluation.sampler import Sampler
+from mulligan.evaluation.vocabulary import check_tokens
 from mulligan.model.transformer import Transformer
 
 
@@ -31,13 +32,14 @@ class Completion:
         stop: Sequence[str] = (),
         redraws_last: bool = True,
     ) -> None:
-        """``vocab_size`` is the model's; of one larger than the tokenizer's the rest is never drawn."""
+        """``vocab_size`` is the model's: what it or the tokenizer has more than the other is never drawn."""
         if "" in stop:
             raise ValueError("stop must not hold an empty string: every text begins with one")
         self.tokenizer, self.prompt, self.stop = tokenizer, prompt, stop
         self.text = ""  # whole characters that no stop string will take back
         self.stopped_by: str | None = None
         ids, first_V = [tokenizer.begin_id, *tokenizer.encode(prompt).tolist()], None
+        check_tokens(ids, vocab_size)
         self._begun = b""  # what of the prompt the first new token repeats
         if prompt and redraws_last:
             self._begun = tokenizer.decode_bytes([ids.pop()])
@@ -47,7 +49,7 @@ class Completion:
             sampler,
             max_new_tokens=max_new_tokens,
             end_id=tokenizer.end_id,
-            allowed_V=_mask(list(range(tokenizer.vocab_size)), vocab_size),
+            allowed_V=_mask(range(tokenizer.vocab_size), vocab_size),
             first_V=first_V,
         )
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -119,9 +121,9 @@ def generate_text(
         yield completion.advance()
 
 
-def _mask(tokens: list[int], vocab_size: int) -> torch.Tensor:
+def _mask(tokens: Iterable[int], vocab_size: int) -> torch.Tensor:
     mask_V = torch.zeros(vocab_size, dtype=torch.bool)
-    mask_V[tokens] = True
+    mask_V[[token for token in tokens if token < vocab_size]] = True
     return mask_V
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mulligan.evaluation.vocabulary import check_tokens
 from mulligan.model.transformer import Transformer, softcap
 
 
@@ -51,6 +52,7 @@ def likelihoods(
         rows = [(pairs[number].context + pairs[number].continuation)[-(limit + 1) :] for number in numbers]
         lengths = [len(pairs[number].continuation) for number in numbers]
         for row, length in zip(rows, lengths, strict=True):
+            check_tokens(row, model.config.vocab_size)
             if not 0 < length < len(row):
                 raise ValueError(f"a continuation of {length} tokens must have 1 to model.max_length={limit}")
         inputs_BT = torch.zeros((len(rows), max(map(len, rows)) - 1), dtype=torch.int64)

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+COLDEST = torch.finfo(torch.float32).smallest_normal  # below it a temperature may be 0 in float32
+
 
 class Sampler:
     """Temperature, then top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024); temperature 0 takes the
@@ -40,14 +42,14 @@ class Sampler:
     def probabilities(self, logits_V: Tensor) -> Tensor:
         """The distribution a token is drawn from, (V,), in float32."""
         logits_V = logits_V.float()
-        if self.temperature == 0.0:
+        if self.temperature < COLDEST:
             return torch.nn.functional.one_hot(logits_V.argmax(), len(logits_V)).float()
         logits_V = (logits_V - logits_V.max()) / self.temperature  # the largest is 0 at any temperature
         if self.top_k is not None and self.top_k < len(logits_V):
             smallest_kept = logits_V.topk(self.top_k).values[-1]
             logits_V = logits_V.masked_fill(logits_V < smallest_kept, float("-inf"))
         probabilities_V = logits_V.softmax(0)
-        if self.top_p is not None:
+        if self.top_p is not None and self.top_p < 1.0:  # in float32 the sum may be 1 before all are in it
             ordered_V, order_V = probabilities_V.sort(descending=True)
             outside_V = ordered_V.cumsum(0) - ordered_V >= self.top_p  # the first token always stays
             probabilities_V = probabilities_V.index_fill(0, order_V[outside_V], 0.0)

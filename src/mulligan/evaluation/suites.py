@@ -1,7 +1,7 @@
 """What an evaluation is: a subject goes in, named scores come out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -34,8 +34,8 @@ class Score(NamedTuple):
 
 @runtime_checkable  # the command line checks values against it
 class Suite(Protocol):
-    def __call__(self, subject: Subject) -> dict[str, Score]:
-        """Scores by name. Ranks that hold parts of the model call it together, with the same passes."""
+    def __call__(self, subject: Subject) -> Mapping[str, Score | float]:
+        """Scores or bare floats by name. Ranks that hold parts of the model call it together, with the same passes."""
         ...
 
 
@@ -46,6 +46,14 @@ class ReadsText(Protocol):
     def read(self) -> object:
         """Bring it, once. Raises ValueError where it cannot be had."""
         ...
+
+
+def scores_of(suite: Suite, subject: Subject) -> dict[str, Score]:
+    """What ``suite`` finds. Raises ValueError where somebody's own returns something else."""
+    found = suite(subject)
+    if not isinstance(found, Mapping) or not all(isinstance(one, Score | float | int) for one in found.values()):
+        raise ValueError(f"{type(suite).__name__} returned {found!r:.80}: it must return floats, or Scores, by name")
+    return {name: one if isinstance(one, Score) else Score(one) for name, one in found.items()}
 
 
 def mean_score(values: Sequence[float]) -> Score:

@@ -7,6 +7,7 @@ import numpy as np
 from mulligan.data.documents import TextFiles
 from mulligan.evaluation.held_out import HeldOut
 from mulligan.evaluation.suites import Score, Subject
+from mulligan.evaluation.vocabulary import check_tokens
 from mulligan.evaluation.windows import Tokens, score_texts
 
 
@@ -18,7 +19,9 @@ def score_documents(subject: Subject, texts: Iterable[str], *, stride: int | Non
         nonlocal num_bytes
         for text in texts:
             num_bytes += len(text.encode())
-            yield np.concatenate(([subject.tokenizer.begin_id], subject.tokenizer.encode(text)))
+            tokens = np.concatenate(([subject.tokenizer.begin_id], subject.tokenizer.encode(text)))
+            check_tokens(tokens, subject.model.config.vocab_size)
+            yield tokens
 
     total, count = score_texts(
         subject.model,

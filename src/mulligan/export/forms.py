@@ -143,10 +143,11 @@ def _of_llama(content: Json, *, is_qwen: bool) -> ModelConfig:
     layer_types = content.get("layer_types") or []
     for kind in layer_types if isinstance(layer_types, list) else [layer_types]:
         _check("layer_types", kind, ("full_attention",))
-    rotary = _object(content, "rope_parameters")
-    # Where both stand there, transformers follows the older key.
-    for key, scaling in (("rope_parameters", rotary), ("rope_scaling", _object(content, "rope_scaling"))):
+    for key in ("rope_parameters", "rope_scaling"):
+        scaling = _object(content, key)
         _check(key, scaling.get("rope_type", scaling.get("type", "default")), ("default",))
+    # Where both stand there, transformers follows the older key.
+    rotary = _object(content, "rope_scaling") or _object(content, "rope_parameters")
     for place in (rotary, content):
         _check("partial_rotary_factor", place.get("partial_rotary_factor", 1.0), (1.0, None))
     return ModelConfig(

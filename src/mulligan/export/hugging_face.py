@@ -1,6 +1,7 @@
 """A model as a folder of the form that transformers loads, and the model in such a folder."""
 
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def read_folder(folder: Path) -> Imported:
 
 
 def _tokenizer(folder: Path) -> tuple[str, bytes] | None:
-    """The file as it is; a tokenizer.json frames documents by the marks that the file beside it names."""
+    """The file as it is; a tokenizer.json frames documents by the marks that the file beside it names, if it can."""
     path = _tokenizer_file(folder)
     if path is None:
         return None
@@ -97,10 +98,8 @@ def _tokenizer(folder: Path) -> tuple[str, bytes] | None:
         marks = [_json(named).get(key) for key in ("bos_token", "eos_token")]
         begin, end = (mark.get("content") if isinstance(mark, dict) else mark for mark in marks)
         if begin or end:
-            try:
+            with suppress(ValueError):  # else as it is, for what its own post-processor is worth
                 content = with_frame(content, begin=begin, end=end)
-            except ValueError as error:
-                raise ValueError(f"{path} {error}") from None
     return path.name, content
 
 

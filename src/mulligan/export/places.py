@@ -52,6 +52,7 @@ _GPT2 = {
 _MODULES: dict[Architecture, dict[str, str]] = {
     "LlamaForCausalLM": _LLAMA, "Qwen3ForCausalLM": _QWEN3, "GPT2LMHeadModel": _GPT2,
 }  # fmt: skip
+_HEAD = "lm_head.weight"  # everywhere
 # GPT-2's Conv1D keeps (inputs, outputs), a linear layer (outputs, inputs).
 _TURNED = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 # In older files: causal masks and rotary frequencies, which follow from the config.
@@ -92,9 +93,9 @@ def packed(weights: LazyTensors, config: ModelConfig, architecture: Architecture
 
 
 def unpacked(stored: LazyTensors, config: ModelConfig, architecture: Architecture) -> LazyTensors:
-    """Their tensors by our names. ValueError where one is missing, of another shape, or has no place here."""
+    """Their tensors by our names. ValueError where one is missing, of another shape or type, or has no place here."""
     stored_as, wanted = _named_in_full(stored, architecture), empty_weights(config)
-    spare = set(stored_as) - {"lm_head.weight" if config.tied_embeddings else ""}  # some write tied ones twice
+    spare = set(stored_as) - {_HEAD if config.tied_embeddings else ""}  # some write tied ones twice
     layout: dict[str, Tensor] = {}
     source: dict[str, tuple[Place, int]] = {}
     for place in places(config, architecture):
@@ -106,12 +107,19 @@ def unpacked(stored: LazyTensors, config: ModelConfig, architecture: Architectur
             raise ValueError(
                 f"its {place.theirs} has the shape {list(tensor.shape)}, by its config it is {list(shape)}"
             )
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"its {place.theirs} is of type {kind}, and must be of floating-point numbers")
         layout |= dict(zip(place.ours, place.unpack(tensor), strict=True))
         source |= {our: (place, number) for number, our in enumerate(place.ours)}
         spare.discard(place.theirs)
     if spare:
         more = f" and {len(spare) - 1} more" if len(spare) > 1 else ""
         raise ValueError(f"its weights hold {min(spare)}{more}, which no {architecture} of this config has")
+    if config.tied_embeddings and _HEAD in stored_as:
+        embedding = f"{_MODULES[architecture]['embedding']}.weight"
+        if not stored[stored_as[_HEAD]].equal(stored[stored_as[embedding]]):
+            raise ValueError(f"its {_HEAD} is not its {embedding}: tie_word_embeddings must be false in its config")
 
     def read(our: str) -> Tensor:
         place, number = source[our]

@@ -1,7 +1,7 @@
 """The shape of a decoder, its checks, and its exact parameter and FLOP counts."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,10 @@ class ModelConfig:
     init_by_depth: bool = True
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            choices, chosen = get_args(field.type), getattr(self, field.name)
+            if get_origin(field.type) is Literal and chosen not in choices:
+                raise ValueError(f"model.{field.name}={chosen} must be one of {', '.join(choices)}")
         for name in ("vocab_size", "max_length", "width", "num_layers", "num_heads", "feedforward_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be at least 1")
@@ -51,8 +55,8 @@ class ModelConfig:
         for name in ("norm_eps", "rope_theta", "init_std"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"model.{name}={getattr(self, name)} must be a number above 0")
-        if self.logit_softcap is not None and not self.logit_softcap > 0.0:
-            raise ValueError(f"model.logit_softcap={self.logit_softcap} must be above 0, or null for none")
+        if self.logit_softcap is not None and not 0.0 < self.logit_softcap < float("inf"):
+            raise ValueError(f"model.logit_softcap={self.logit_softcap} must be a number above 0, or null for none")
 
     @property
     def head_width(self) -> int:

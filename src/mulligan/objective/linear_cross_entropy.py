@@ -66,8 +66,12 @@ def linear_cross_entropy(
         raise ValueError(f"targets {tuple(targets_N.shape)} must be ({hidden_ND.shape[0]},), one for each hidden row")
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
-    if z_loss < 0.0:
-        raise ValueError(f"z_loss={z_loss} must not be negative")
+    if not 0.0 <= z_loss < math.inf:
+        raise ValueError(f"z_loss={z_loss} must be a number that is not negative")
+    if softcap is not None and not 0.0 < softcap < math.inf:
+        raise ValueError(f"softcap={softcap} must be a number above 0, or None")
+    if chunk_rows is not None and chunk_rows < 1:
+        raise ValueError(f"chunk_rows={chunk_rows} must be at least 1, or None")
     device_type = hidden_ND.device.type
     autocast = torch.is_autocast_enabled(device_type)
     compute_dtype = torch.get_autocast_dtype(device_type) if autocast else hidden_ND.dtype
@@ -145,6 +149,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # once_differentiable would look at grads alone, and miss what depends on hidden
+            raise RuntimeError("linear_cross_entropy has no second derivative: leave create_graph at False")
         if ctx.grads is None:
             raise RuntimeError("linear_cross_entropy keeps its gradients for one backward only")
         scaled = (None if grad is None else grad.mul_(grads[0].to(grad.dtype)) for grad in ctx.grads)

@@ -1,7 +1,9 @@
 """Learning-rate schedules: pure functions from the step to a factor of the peak rate, each with a linear warm-up."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
+
+Kind = Literal["cosine", "wsd", "linear", "constant"]
 
 
 class Schedule:
@@ -16,11 +18,13 @@ class Schedule:
     def __init__(
         self,
         *,
-        kind: Literal["cosine", "wsd", "linear", "constant"],
+        kind: Kind,
         warmup: float = 0.02,
         final: float = 0.1,
         decay: float = 0.2,
     ) -> None:
+        if kind not in get_args(Kind):
+            raise ValueError(f"schedule.kind={kind} must be one of {', '.join(get_args(Kind))}")
         for name, share in (("warmup", warmup), ("final", final), ("decay", decay)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"schedule.{name}={share} is a share and must be in [0, 1]")

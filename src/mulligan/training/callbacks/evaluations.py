@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mulligan.evaluation.generation import Completion, complete
 from mulligan.evaluation.sampler import Sampler
-from mulligan.evaluation.suites import ReadsText, Subject, Suite
+from mulligan.evaluation.suites import ReadsText, Subject, Suite, scores_of
 from mulligan.files import append_line
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.closing import AUTOCAST_DTYPES
@@ -78,7 +78,7 @@ class Evaluations(Callback):
         numbers: dict[str, float] = {}
         for name, suite in self.suites.items():
             try:
-                found = suite(subject)
+                found = scores_of(suite, subject)
             except ValueError as error:  # a model that has diverged is the guard's to see
                 if trainer.is_global_zero:
                     print(f"step {trainer.global_step}: no numbers of {name}: {error}", flush=True)
