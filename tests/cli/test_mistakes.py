@@ -113,6 +113,9 @@ MISTAKES = {
     "train trainer.devices=-1": "trainer.devices=-1",
     "train trainer=cpu_ddp trainer.devices=two": "trainer.devices=two",
     "train trainer.num_nodes=0": "trainer.num_nodes=0",
+    "train trainer.devices=2": (
+        "trainer.strategy=auto is for one device, and trainer.devices=2 with trainer.num_nodes=1 are 2: choose"
+    ),
     "train trainer=multi_node": "trainer.num_nodes=None: expected int",
     "train trainer=cpu_ddp trainer.num_nodes=2": (
         "trainer.num_nodes=2 needs a launcher on every machine: launch/torchrun.sh, srun, or"
@@ -362,6 +365,7 @@ def test_another_rank_says_what_rank_zero_did_not_see(
     age: float, waits: float, here: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("mulligan.cli.verb._BEGUN", time.monotonic() - age)
     waited: list[float] = []
