@@ -161,7 +161,7 @@ MISTAKES = {
     "train stability=none experiment=heal_demo": (
         "stability: the chosen file has no _target_ that takes stability.policy, stability.snapshots; choose another"
     ),
-    "train optimizer._target_=no.such": "optimizer._target_=no.such names no class or function: No module named 'no'",
+    "train optimizer._target_=no.such": "names no class or function: No module named 'no'; is its folder in PYTHONPATH",
     "train optimizer._target_=json": "optimizer._target_=json names no class or function: <module 'json'",
     "train tokenizer=file tokenizer.model_file=none.model": "tokenizer.model_file='none.model' is not a file",
     "train initial_weights=none": "none/model.json is missing: none is not the folder of a model",
