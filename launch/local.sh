@@ -5,7 +5,7 @@
 #   OMP_WAIT_POLICY=ACTIVE launch/local.sh train      # what is set already stays
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")") # cd would print where CDPATH is set
 # shellcheck source=launch/environment.sh
 source "$root/launch/environment.sh"
 mulligan=$root/.venv/bin/mulligan

@@ -17,7 +17,7 @@
 # GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME) to the name of its network interface.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")") # cd would print where CDPATH is set
 # shellcheck source=launch/environment.sh
 source "$root/launch/environment.sh"
 

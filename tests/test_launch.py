@@ -15,12 +15,26 @@ import yaml
 from tests.conftest import environment
 
 LAUNCH = Path(__file__).parents[1] / "launch"
+BOXED = {"ENGINE": "echo", "IMAGE": "boxed"}
 NO_HYPER_PARAMETERS = {"trainer", "name"}  # the groups that a launch file may set
 
 
 def on_path() -> dict[str, str]:
     """An environment in which `mulligan` and the tools are those of this Python."""
     return environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def ended(*command: str | Path, cwd: Path | None = None, **values: str) -> "subprocess.CompletedProcess[str]":
+    """A script's end in an environment of nothing but ``values``."""
+    return subprocess.run(
+        command, cwd=cwd, env={"PATH": os.environ["PATH"]} | values, capture_output=True, text=True, check=False
+    )
 
 
 def job() -> dict[str, Any]:
@@ -53,24 +67,90 @@ def test_torchrun_starts_workers_again_only_where_hosts_can_be_replaced(
     settings: dict[str, str], restarts: int, tmp_path: Path
 ) -> None:
     shutil.copytree(LAUNCH, tmp_path / "launch")
-    echo = tmp_path / ".venv/bin/torchrun"
-    echo.parent.mkdir(parents=True)
-    echo.write_text('#!/bin/sh\necho "$@"\n')
-    echo.chmod(0o755)
-    environment = {"PATH": os.environ["PATH"], **settings}
-    script = [str(tmp_path / "launch/torchrun.sh"), "name=x"]
-    said = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    program(tmp_path / ".venv/bin/torchrun", 'echo "$@"')
+    said = ended(tmp_path / "launch/torchrun.sh", "name=x", **settings).stdout.split()
     assert f"--max-restarts={restarts}" in said
     assert said[-4:] == ["-m", "mulligan", "train", "name=x"]
 
 
+@pytest.mark.parametrize("script", ["local.sh", "torchrun.sh", "docker.sh"])
+def test_a_script_finds_its_checkout_through_a_link_and_under_cdpath(script: str, tmp_path: Path) -> None:
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    for name in ("mulligan", "torchrun"):
+        program(tmp_path / f".venv/bin/{name}", 'echo "$OMP_WAIT_POLICY"')
+    (tmp_path / "linked").symlink_to(f"launch/{script}")
+    for path in (f"launch/{script}", "./linked"):
+        said = ended(path, "train", cwd=tmp_path, CDPATH=str(tmp_path), ENGINE=str(tmp_path / ".venv/bin/mulligan"))
+        assert said.stdout == "PASSIVE\n"
+
+
 def test_a_container_gets_the_environment_of_the_other_launchers(tmp_path: Path) -> None:
-    variables = {"PATH": os.environ["PATH"], "ENGINE": "echo", "OMP_NUM_THREADS": "3", "IMAGE": "boxed"}
-    script = [str(LAUNCH / "docker.sh"), "train", "name=x"]
-    said = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
+    said = ended(LAUNCH / "docker.sh", "train", "name=x", cwd=tmp_path, **BOXED, OMP_NUM_THREADS="3").stdout
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GLIBC_TUNABLES", "OMP_NUM_THREADS"):
         assert f"--env {name} " in said
+    assert " --stop-timeout 300 " in said, "docker stop would kill before a step is saved"
     assert said.endswith(" boxed train name=x\n")
+
+
+def test_a_container_gets_no_path_of_this_machine(tmp_path: Path) -> None:
+    places = ("HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "WANDB_DIR", "WANDB_CACHE_DIR", "NCCL_TOPO_FILE")
+    values = dict.fromkeys((*places, "HF_TOKEN", "WANDB_PROJECT"), "/a")
+    said = ended(LAUNCH / "docker.sh", "train", cwd=tmp_path, **BOXED, **values).stdout
+    assert [name for name in values if f"--env {name} " in said] == ["HF_TOKEN", "WANDB_PROJECT"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({}, "--gpus all "),
+        ({"CUDA_VISIBLE_DEVICES": "1,3"}, '--gpus "device=1,3" '),
+        ({"CUDA_VISIBLE_DEVICES": ""}, None),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, None),
+        ({"CUDA_VISIBLE_DEVICES": "1", "GPUS": "2"}, "--gpus 2 "),
+        ({"GPUS": "none"}, None),
+    ],
+)
+def test_a_container_gets_the_gpus_that_are_visible(
+    settings: dict[str, str], given: str | None, tmp_path: Path
+) -> None:
+    program(tmp_path / "bin/nvidia-smi", "exit 0")
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    said = ended(LAUNCH / "docker.sh", "train", cwd=tmp_path, **BOXED, **settings | {"PATH": path}).stdout
+    assert given in said if given else "--gpus" not in said
+
+
+def submitted(script: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """What a job says that SLURM tells to have been submitted as ``script``; its tasks were told to stop."""
+    folder = script.parent / "bin"
+    for name, text in (("squeue", f"echo {script} name=x"), ("srun", "exit 143"), ("scontrol", 'echo "$@"')):
+        program(folder / name, text)
+    values = {"SLURM_JOB_ID": "5", "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_SUBMIT_DIR": "/"}
+    path = f"{folder}:{os.environ['PATH']}"
+    return ended("bash", str(LAUNCH / "slurm.sbatch"), **values | settings | {"PATH": path})
+
+
+@pytest.mark.parametrize(
+    ("array", "job"), [({}, "5"), ({"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}, "5_3")]
+)
+def test_slurm_requeues_the_one_task_of_an_array(array: dict[str, str], job: str, tmp_path: Path) -> None:
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    assert submitted(tmp_path / "launch/slurm.sbatch", **array).stdout == f"requeue {job}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "below"), [("SLURM_SUBMIT_DIR", ""), ("SLURM_SUBMIT_DIR", "launch"), ("MULLIGAN_ROOT", "")]
+)
+def test_a_copy_of_the_batch_file_finds_the_checkout(name: str, below: str, tmp_path: Path) -> None:
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    assert submitted(tmp_path / "mine.sbatch", **{name: str(tmp_path / below)}).stdout == "requeue 5\n"
+
+
+def test_a_copy_of_the_batch_file_without_a_checkout_is_one_line(tmp_path: Path) -> None:
+    said = submitted(tmp_path / "mine.sbatch")
+    assert said.returncode == 2
+    assert said.stderr == (
+        f"slurm.sbatch: neither {tmp_path}/mine.sbatch nor / lies in a checkout: set MULLIGAN_ROOT to its folder\n"
+    )
 
 
 @pytest.mark.parametrize("file", ["*.sh", "slurm.sbatch", "skypilot.yaml setup", "skypilot.yaml run"])

@@ -7,15 +7,19 @@ import time
 import pytest
 import torch.distributed as dist
 
-from mulligan.launcher import check_slurm, launched_as, launched_world_size, loss_of_ranks
+from mulligan.launcher import check_launcher, check_slurm, launched_as, launched_world_size, loss_of_ranks
 
-NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
+NAMES = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_STEP_ID",
+    "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PTY_PORT",
+)  # fmt: skip
 BY_SRUN = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "1"}
+IN_SHELL = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_NAME": "interactive"}
 BY_TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}
 
 
 def launch(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
-    for name in (*NAMES, "SLURM_STEP_ID", "SLURM_NTASKS_PER_NODE"):
+    for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -31,6 +35,8 @@ def launch(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
         # torchrun as the second task of srun, where its rendezvous made this rank zero
         (BY_SRUN | BY_TORCHRUN | {"SLURM_PROCID": "1"}, 4, []),
         ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, None, []),
+        (IN_SHELL | {"SLURM_PROCID": "0", "SLURM_PTY_PORT": "40000"}, None, []),  # typed in a shell of srun --pty
+        (IN_SHELL | BY_TORCHRUN, 4, []),
         ({"NODE_RANK": "1"}, None, ["NODE_RANK=1"]),
     ],
 )
@@ -56,6 +62,25 @@ def test_tasks_that_would_wait_for_ever_are_refused(
     launch(monkeypatch, {name: value for name, value in BY_SRUN.items() if name != lacking})
     with pytest.raises(ValueError, match=message):
         check_slurm()
+
+
+@pytest.mark.parametrize("more", [{}, {"SLURM_PROCID": "1", "SLURM_PTY_PORT": "40000"}])
+def test_a_task_of_srun_that_would_be_a_run_of_its_own_is_refused(
+    more: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, IN_SHELL | more)
+    with pytest.raises(ValueError, match=r"SLURM_JOB_NAME=interactive would .*: give srun another --job-name"):
+        check_slurm()
+
+
+def test_ranks_of_a_launcher_that_says_too_little_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kubeflow's PyTorchJob does; under SLURM its own variables count."""
+    by_hand = {"RANK": "0", "WORLD_SIZE": "2"}
+    launch(monkeypatch, by_hand)
+    with pytest.raises(ValueError, match=r"RANK=0 and WORLD_SIZE=2 in the environment without LOCAL_RANK: .*NODE_RANK"):
+        check_launcher()
+    launch(monkeypatch, by_hand | BY_SRUN)
+    check_launcher()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import time
 from typing import NoReturn
 
 NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS")
+SHELLS = ("bash", "interactive")  # names of a job that salloc and srun --pty give
 RANKS_LOST = 75  # the exit code: a temporary failure in sysexits.h, the same command again may succeed
 STARTER = "MULLIGAN_STARTER"  # the number of the process that starts another, to that
 POLL_SECONDS = 1.0
@@ -38,11 +39,21 @@ def check_launcher() -> None:
                 f"{name}={rank} in the environment must be below WORLD_SIZE, which is "
                 f"{os.environ.get('WORLD_SIZE', 'not set')}: unset what an earlier launcher has left"
             )
+    if world_size > 1 and "RANK" in os.environ and "LOCAL_RANK" not in os.environ and not _is_slurm_job():
+        raise ValueError(
+            f"RANK={os.environ['RANK']} and WORLD_SIZE={world_size} in the environment without LOCAL_RANK: start the "
+            "ranks by launch/torchrun.sh, or give each machine its NODE_RANK in place of both"
+        )
 
 
 def check_slurm() -> None:
-    """Refuse what would wait for ranks that never come: several tasks of SLURM of which only the script's own runs."""
+    """Refuse several tasks of SLURM that would wait for ranks that never come, or know nothing of each other."""
     tasks = launched_world_size()
+    if _is_task_of_shell() and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            f"SLURM_JOB_NAME={os.environ['SLURM_JOB_NAME']} would make each task of srun a run of its own: give srun "
+            "another --job-name"
+        )
     if not _is_slurm_job() or "WORLD_SIZE" in os.environ or tasks == 1:
         return
     if "SLURM_STEP_ID" not in os.environ:
@@ -53,7 +64,14 @@ def check_slurm() -> None:
 
 def _is_slurm_job() -> bool:
     """As Lightning tells it: a shell on a node has a job of its own, and starts its ranks itself."""
-    return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in SHELLS
+
+
+def _is_task_of_shell() -> bool:
+    """One of several of a step, in a job that is a shell's. The first may be the shell itself, of `srun --pty`."""
+    is_one_of_several = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+    may_be_shell = "SLURM_PTY_PORT" in os.environ and os.environ.get("SLURM_PROCID") == "0"
+    return os.environ.get("SLURM_JOB_NAME") in SHELLS and is_one_of_several and not may_be_shell
 
 
 def is_launched_rank_zero() -> bool:

@@ -114,6 +114,9 @@ MISTAKES = {
     "train trainer.devices=-1": "trainer.devices=-1",
     "train trainer=cpu_ddp trainer.devices=two": "trainer.devices=two",
     "train trainer.num_nodes=0": "trainer.num_nodes=0",
+    "train trainer.devices=2": (
+        "trainer.strategy=auto is for one device, and trainer.devices=2 with trainer.num_nodes=1 are 2: choose"
+    ),
     "train trainer=multi_node": "trainer.num_nodes=None: expected int",
     "train trainer=cpu_ddp trainer.num_nodes=2": (
         "trainer.num_nodes=2 needs a launcher on every machine: launch/torchrun.sh, srun, or"
@@ -159,7 +162,7 @@ MISTAKES = {
     "train stability=none experiment=heal_demo": (
         "stability: the chosen file has no _target_ that takes stability.policy, stability.snapshots; choose another"
     ),
-    "train optimizer._target_=no.such": "optimizer._target_=no.such names no class or function: No module named 'no'",
+    "train optimizer._target_=no.such": "names no class or function: No module named 'no'; is its folder in PYTHONPATH",
     "train optimizer._target_=json": "optimizer._target_=json names no class or function: <module 'json'",
     "train tokenizer=file tokenizer.model_file=none.model": "tokenizer.model_file='none.model' is not a file",
     "train initial_weights=none": "none/model.json is missing: none is not the folder of a model",
@@ -363,6 +366,7 @@ def test_another_rank_says_what_rank_zero_did_not_see(
     age: float, waits: float, here: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("mulligan.cli.verb._BEGUN", time.monotonic() - age)
     waited: list[float] = []

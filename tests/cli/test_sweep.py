@@ -134,6 +134,39 @@ def test_a_killed_sweep_leaves_no_job_behind_and_what_it_trained_is_saved(
     assert len(files(tmp_path / "runs/0_0.001", "step_*.ckpt")) == 1
 
 
+PREEMPTED = """
+import signal, sys
+from mulligan.cli.sweep import _run
+
+def requeue(*_):
+    print("requeued", flush=True)
+    if sys.argv[1] == "first":
+        sys.exit(255)
+
+signal.signal(signal.SIGUSR2, requeue)
+_run([sys.executable, "-c", sys.argv[2]])
+print("a result", flush=True)
+"""
+SAVES = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print("saved", flush=True), exit(143)))
+print("ready", flush=True)
+time.sleep(50)
+"""
+
+
+@pytest.mark.parametrize(("rank", "code"), [("first", 255), ("other", 143)])
+def test_a_preempted_job_saves_before_its_launcher_requeues_it(rank: str, code: int) -> None:
+    """As SLURM does it: by submitit's signal, to all processes at once."""
+    command = [sys.executable, "-c", PREEMPTED, rank, SAVES]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGUSR2)
+        assert process.stdout.read() == "saved\nrequeued\n"
+    assert process.returncode == code
+
+
 @pytest.mark.slow
 def test_submitit_runs_jobs_of_two_ranks(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="mulligan[slurm] is not installed")

@@ -86,3 +86,9 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_what_it_can(here: Cli, monke
     monkeypatch.setattr("mulligan.cli.main.USAGE", "d\u00e9j\u00e0 vu")
     assert here("--help").returncode == 0
     assert written.getvalue() == b"d?j? vu\n"
+
+
+def test_all_ranks_find_a_module_of_the_working_directory(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "mylab.py").write_text("from lightning.pytorch import Callback as Mine\n")
+    done = mulligan("train", *tiny, "trainer=cpu_ddp", "max_steps=1", "+callbacks.mine._target_=mylab.Mine")
+    assert done.returncode == 0, done.stderr

@@ -32,6 +32,21 @@ def test_the_steps_asked_for_are_recorded_and_none_is_changed(
         torch.testing.assert_close(one, other, rtol=0.0, atol=1e-5)  # another split into micro-batches
 
 
+@pytest.mark.parametrize(("left", "recorded"), [(2, "none"), (3, "none"), (4, "1")])
+def test_a_run_that_goes_on_says_what_its_last_steps_leave_to_record(
+    make_run: MakeRun, left: int, recorded: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_run("max_steps=4").train(silent, silent)
+    make_run(*STEPS, f"max_steps={4 + left}", "accept_changes=true").train(silent, silent)
+    said = capfd.readouterr().out
+    assert (
+        f"profiler.after_steps=3 and profiler.num_steps=2 behind them are more than the {left} steps left: "
+        f"{recorded} will be recorded\n"
+    ) in said
+    assert ("has ended before a step was recorded" in said) == (recorded == "none")
+    assert len(list(Path("runs/default").glob("profile/*.json.gz"))) == (recorded != "none")
+
+
 def test_a_rank_that_was_not_asked_for_writes_nothing(make_run: MakeRun) -> None:
     make_run(*STEPS, "profiler.ranks=[1]").train(silent, silent)
     assert not Path("runs/default/profile").exists()

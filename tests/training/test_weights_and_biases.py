@@ -1,7 +1,9 @@
 """What W&B has of a run, read back from its own file; and what becomes of the run when the service is not there."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import LambdaCallback
 
 from mulligan.stability.ledger import Ledger
+from mulligan.training.callbacks import standstill
 from mulligan.training.event_logger import event_loggers
 from mulligan.training.run import TrainingRun
 from mulligan.training.weights_and_biases import WeightsAndBiases
@@ -91,6 +94,26 @@ def test_a_failed_run_is_one_there(make_run: MakeRun) -> None:
     with pytest.raises(ZeroDivisionError):
         fitted(run)
     assert [record.exit.exit_code for record in finished(*files()) if record.HasField("exit")] == [1]
+
+
+def test_a_run_that_is_told_to_stop_is_a_preempted_one_there(make_run: MakeRun) -> None:
+    run = make_run("logger=wandb", "max_steps=4")
+    run.callbacks.append(LambdaCallback(on_train_start=lambda *_: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(SystemExit):
+        fitted(run)
+    found = finished(*files())
+    assert [record.exit.exit_code for record in found if record.HasField("exit")] == [143]
+    assert any(record.HasField("preempting") for record in found)
+
+
+def test_a_warning_is_an_alert_and_no_intervention(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "PATIENCE_STEPS", 1)
+    said = fitted(make_run("logger=wandb", "optimizer.lr=1e-7"))
+    found = finished(*files())
+    (alert,) = (record.alert for record in found if record.HasField("alert"))
+    assert alert.title == "mulligan: warning"
+    assert alert.text in said
+    assert not any(key.startswith("interventions") for row in history(found) for key in row)
 
 
 def test_a_fork_begins_from_another_run(make_run: MakeRun) -> None:

@@ -98,6 +98,8 @@ def _target_of(node: dict[str, Any], path: str) -> Generator[str, None, tuple[An
             yield f"{path} needs a library that is not installed: `pip install mulligan[{extra}]` adds it"
         else:
             reason = " ".join(str(cause).split()) if isinstance(name, str) else "it must be text"
+            if isinstance(cause, ModuleNotFoundError) and cause.name == name.split(".")[0]:
+                reason += "; is its folder in PYTHONPATH?"
             yield f"{path}{'.' if path else ''}_target_={name} names no class or function: {reason}"
         return None, inspect.Signature()
 

@@ -79,9 +79,11 @@ def _run() -> int:
             kind = "an option" if is_option else "an override"
             print(f"mulligan {verb}: {word} is not {kind}; keys are set as key=value", file=sys.stderr)
             return 2
-    # Lightning starts the other ranks by this path and these arguments.
-    command = [__file__, *sys.argv[1:]]
-    sys.modules["__main__"].__spec__ = None
+    # Lightning starts the other ranks by these arguments, and by this path or, as this process was, by `-m mulligan`:
+    # that finds what lies in the working directory.
+    command, first = [__file__, *sys.argv[1:]], sys.modules["__main__"]
+    if first.__spec__ is not None and first.__spec__.name != "mulligan.__main__":
+        first.__spec__ = None  # a profiler's, say
     # Hydra reads what is not the verb, and takes no option between two overrides.
     overrides = [word for word in sys.argv[2:] if not word.startswith("-") and ("=" in word or word.startswith("~"))]
     options = [word for word in sys.argv[2:] if word not in overrides]

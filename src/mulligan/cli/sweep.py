@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -44,7 +45,7 @@ class Sweep:
     def run_job(self, config: DictConfig) -> None:
         """Run the job at hand as a user would by ``mulligan VERB key=value ...``; raise ``JobFailed``."""
         overrides = [str(override) for override in HydraConfig.get().overrides.task]
-        if self.verb == "train":
+        if self.verb == "train" and not self.is_elsewhere:  # there a job may come back to its own folder
             if str(config.folder) in self.folders:
                 raise ValueError(
                     f"the job {self._title_of(overrides)} has the folder {config.folder} of an earlier one, whose run "
@@ -100,18 +101,37 @@ def _config_dir() -> list[str]:
 
 
 def _run(command: list[str]) -> int:
-    """Its exit code, or 128 and the signal that ended it. SIGTERM is passed on, Ctrl-C reaches it by itself."""
+    """Its exit code, or 128 and the signal that ended it. SIGTERM is passed on, Ctrl-C reaches it by itself.
+
+    A launcher's signal of a preemption, submitit's USR2, waits until the command has saved and ended by SIGTERM.
+    """
+    requeue, preempted = signal.getsignal(signal.SIGUSR2), False
+    if callable(requeue):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # which the command keeps: SLURM signals all of a step
     process = subprocess.Popen(command, env=os.environ | {STARTER: str(os.getpid())})
+
+    def preempt(*_: Any) -> None:
+        nonlocal preempted
+        preempted = True
+        process.terminate()
+
     former = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
     }
+    if callable(requeue):
+        former[signal.SIGUSR2] = requeue
+        signal.signal(signal.SIGUSR2, preempt)
     try:
         code = process.wait()
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        if process.poll() is None:  # what else ends this process, a launcher's own signal say
+        if process.poll() is None:  # what else ends this process
             process.terminate()
             process.wait()
-    return code if code >= 0 else 128 - code
+    code = code if code >= 0 else 128 - code
+    if preempted and code and callable(requeue):
+        requeue(signal.SIGUSR2, None)
+        sys.exit(code)  # as another rank, which leaves that to the first, and has no result yet
+    return code

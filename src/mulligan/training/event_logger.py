@@ -21,6 +21,10 @@ class EventLogger(Logger):
         """``text`` tells of what was just done; ``entries`` are all those of the ledger."""
 
     @abstractmethod
+    def note_warning(self, text: str) -> None:
+        """``text`` tells of what somebody should see, though nothing was done."""
+
+    @abstractmethod
     def note_checkpoint(self, path: Path, description: dict[str, Any]) -> None:
         """A checkpoint is whole on disk."""
 
@@ -30,7 +34,7 @@ class EventLogger(Logger):
 
     @abstractmethod
     def close(self, exit_code: int) -> None:
-        """The run has ended; what does not end in reasonable time is left behind."""
+        """The run has ended, as the process will; what does not end in reasonable time is left behind."""
 
 
 def event_loggers(loggers: Sequence[Logger]) -> list[EventLogger]:
@@ -44,6 +48,9 @@ def closed_at_the_end(loggers: Sequence[Logger]) -> Iterator[None]:
     try:
         yield
         exit_code = 0
+    except SystemExit as asked:  # to go on later
+        exit_code = asked.code if isinstance(asked.code, int) else exit_code
+        raise
     finally:
         for logger in event_loggers(loggers):
             logger.close(exit_code)

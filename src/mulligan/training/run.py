@@ -11,9 +11,11 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepare import Report
+from mulligan.distributed import barrier, gathered, patient_group
 from mulligan.files import write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
+from mulligan.training.callbacks.checkpoint import WRITE_TIMEOUT
 from mulligan.training.callbacks.stability import Refit
 from mulligan.training.callbacks.standstill import Standstill
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
@@ -48,7 +50,7 @@ class TrainingRun(RunSettings):
         """Train to the end, evaluate and sample; rank 0 returns a summary."""
         with closed_at_the_end(self.trainer.loggers):
             module = self.train(report, warn, begun, given)
-            if self.stop.was_asked:  # the same command evaluates
+            if any(gathered(self.stop.was_asked)):  # the same command evaluates
                 self._end_as_asked()
             summary = self._judged(module, report)
             if summary is not None:
@@ -57,11 +59,16 @@ class TrainingRun(RunSettings):
         return summary
 
     def _judged(self, module: PretrainModule, report: Report) -> dict[str, Any] | None:
+        """Rank 0's summary. The others wait for it: were it lost, none could be started again without them."""
         state = whole_on_rank_zero(self.trainer.strategy.lightning_module_state_dict())
-        if not self.is_rank_zero:
-            return None
+        everyone = patient_group(WRITE_TIMEOUT)
         module.model = None  # its part of the weights, with the gradients and the moments: the whole needs the room
         self.trainer.strategy.optimizers, self.trainer.strategy.lr_scheduler_configs = [], []
+        summary = self._summary(module, state, report) if self.is_rank_zero else None
+        barrier(everyone)
+        return summary
+
+    def _summary(self, module: PretrainModule, state: dict[str, Any], report: Report) -> dict[str, Any]:
         trained = self.metrics.seconds_trained
         return closing_summary(
             self.folder,

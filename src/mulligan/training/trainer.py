@@ -16,6 +16,7 @@ from mulligan.launcher import check_slurm
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
 from mulligan.training.hardware import Precision, resolve_precision
 from mulligan.training.lean_loop import NoProfiler
+from mulligan.training.strategies import FullyShardedStrategy, ReplicatedStrategy
 
 # What a user may choose; everything else follows from the run's own keys, or would change its numbers unseen.
 USER_KEYS = (
@@ -67,6 +68,7 @@ def make_trainer(
         named = ", ".join(f"trainer.{key}={chosen.get(key)}" for key in ("accelerator", "devices", "num_nodes"))
         hint = "; trainer=cpu, cpu_ddp and cpu_fsdp need no GPU" if "gpu backend" in str(error) else ""
         raise ValueError(f"{named}: {str(error).rstrip('.!')}{hint}") from None
+    _check_strategy(made, chosen)
     _check_launched(made)
     return made
 
@@ -74,6 +76,16 @@ def make_trainer(
 def check_user_keys(chosen: dict[str, Any]) -> None:
     for key in sorted(chosen.keys() - set(USER_KEYS)):
         raise ValueError(f"trainer.{key}={chosen[key]} is the run's to set; trainer takes {', '.join(USER_KEYS)}")
+
+
+def _check_strategy(trainer: Trainer, chosen: dict[str, Any]) -> None:
+    """Refuse Lightning's own for several ranks: a run that goes on has other bits there."""
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, ReplicatedStrategy | FullyShardedStrategy):
+        raise ValueError(
+            f"trainer.strategy={chosen.get('strategy', 'auto')} is for one device, and "
+            f"trainer.devices={chosen.get('devices')} with trainer.num_nodes={trainer.num_nodes} are "
+            f"{trainer.world_size}: choose trainer=ddp, fsdp, cpu_ddp or cpu_fsdp"
+        )
 
 
 def _check_launched(trainer: Trainer) -> None:

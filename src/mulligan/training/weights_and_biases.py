@@ -19,6 +19,7 @@ import wandb
 from lightning.pytorch.utilities import rank_zero_only
 
 from mulligan.files import read_json, write_json
+from mulligan.training.callbacks.preemption import INTERRUPTED, TERMINATED
 from mulligan.training.event_logger import EventLogger
 from mulligan.training.wandb_service import why_offline
 
@@ -114,6 +115,9 @@ class WeightsAndBiases(EventLogger):
 
         self._then(tell)
 
+    def note_warning(self, text: str) -> None:
+        self._then(lambda run: run.alert(title="mulligan: warning", text=text, level="WARN"))
+
     def note_summary(self, summary: dict[str, Any]) -> None:
         self._then(lambda run: run.summary.update(summary))
 
@@ -164,6 +168,8 @@ class WeightsAndBiases(EventLogger):
             except Exception as error:
                 self._say(f"has not taken something: {_reason(error)}")
         if run is not None:
+            if self._exit_code in (INTERRUPTED, TERMINATED):
+                run.mark_preempting()  # else it had failed there
             run.finish(exit_code=self._exit_code)
 
     def _begin(self) -> Any:

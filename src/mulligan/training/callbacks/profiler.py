@@ -36,6 +36,13 @@ class StepProfiler(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self._profile is not None or not (self.ranks is None or trainer.global_rank in self.ranks):
             return  # a rewind fits again
+        left = trainer.max_steps - trainer.global_step
+        if trainer.is_global_zero and left < self.after_steps + self.num_steps:  # a run that goes on
+            print(
+                f"profiler.after_steps={self.after_steps} and profiler.num_steps={self.num_steps} behind them are more "
+                f"than the {left} steps left: {max(left - self.after_steps, 0) or 'none'} will be recorded",
+                flush=True,
+            )
         self._begin = self._attempt = pl_module.attempt
         on_gpu = pl_module.device.type == "cuda"
         self._profile = profile(
@@ -57,8 +64,16 @@ class StepProfiler(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self._profile is not None:
             self._profile.stop()  # a resumed run's last steps may be fewer than was asked for
+            if self._recorded < 1 and trainer.is_global_zero:
+                print("profiler: the run has ended before a step was recorded", flush=True)
+
+    @property
+    def _recorded(self) -> int:
+        return self._attempt - self._begin - self.after_steps
 
     def _write(self, recorded: profile, trainer: Trainer) -> None:
+        if self._recorded < 1:
+            return  # it was about to begin
         folder = Path(trainer.default_root_dir) / "profile"
         folder.mkdir(parents=True, exist_ok=True)
         attempts = f"attempts_{self._begin + self.after_steps + 1}_to_{self._attempt}"

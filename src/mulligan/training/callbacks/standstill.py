@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
 from mulligan.training.callbacks.metrics import LogMetrics
-from mulligan.training.interventions import tell
+from mulligan.training.event_logger import event_loggers
 
 SAMPLED_TOKENS = 2**20
 PATIENCE_STEPS = 300  # behind the warm-up
@@ -48,7 +48,9 @@ class Standstill(Callback):
             f"step {trainer.global_step}: no loss was below {self._lowest:.2f} yet, and a model which knows only how "
             f"often each token comes has {entropy:.2f}: is {rate} too high, or too low?"
         )
-        tell(trainer, self.say, text, attempt=pl_module.attempt, entries=pl_module.ledger.entries)
+        self.say(text)
+        for logger in event_loggers(trainer.loggers):
+            logger.note_warning(text)
 
 
 def unigram_entropy(tokens: NDArray[np.int64]) -> float:
