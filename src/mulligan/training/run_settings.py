@@ -30,8 +30,8 @@ from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.callbacks.profiler import StepProfiler
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.hardware import Precision, resolve_compile
-from mulligan.training.optimizers import AdamWRecipe
-from mulligan.training.schedules import Schedule
+from mulligan.training.optimizers import OptimizerRecipe
+from mulligan.training.schedules import LearningRateSchedule
 from mulligan.training.strategies import FullyShardedStrategy
 from mulligan.training.trainer import make_trainer
 
@@ -71,8 +71,8 @@ class RunSettings:
         float8: Linears | None = None,
         model: ModelConfig,
         objective: NextToken,
-        optimizer: AdamWRecipe,
-        schedule: Schedule,
+        optimizer: OptimizerRecipe,
+        schedule: LearningRateSchedule,
         data: DataRecipe,
         checkpoint: SaveCheckpoints,
         stability: Guard | None,
@@ -99,6 +99,10 @@ class RunSettings:
             for key, one in made.items():
                 if one is not None and not isinstance(one, kind):
                     raise ValueError(f"{group}.{key} makes {one!r}, which is no Lightning {kind.__name__}")
+        if not hasattr(optimizer, "clip_norm"):
+            raise ValueError(
+                f"optimizer makes a {type(optimizer).__name__}, which has no clip_norm: give it one, or None"
+            )
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed={seed} must fit into 64 bits")
         self.initial_weights = None if initial_weights is None else ModelFolder(Path(initial_weights))

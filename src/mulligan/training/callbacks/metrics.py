@@ -99,7 +99,7 @@ class LogMetrics(Callback):
         self.tokens_trained += tokens
         self.seconds_trained += seconds
         metrics = {
-            "learning_rate": module.optimizer_recipe.lr * module.rate_factor(step - 1),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["initial_lr"] * module.rate_factor(step - 1),
             "tokens_per_second": tokens / seconds,
             "tokens_seen": float(step * self.tokens_per_step),
             "tokens_lost": float(module.ledger.lost_before(step) * self.tokens_per_step),
