@@ -31,6 +31,7 @@ from mulligan.training.callbacks.profiler import StepProfiler
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.hardware import Precision, resolve_compile
 from mulligan.training.optimizers import OptimizerRecipe
+from mulligan.training.regime import settings_of
 from mulligan.training.schedules import LearningRateSchedule
 from mulligan.training.strategies import FullyShardedStrategy
 from mulligan.training.trainer import make_trainer
@@ -242,8 +243,8 @@ class RunSettings:
     @property
     def regime(self) -> str:
         """What losses depend on besides the weights; it knows no ranks and no micro-batches."""
-        parts = [vars(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
+        parts = [settings_of(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
         if self.float8 is not None:
-            parts.append(vars(self.float8))
+            parts.append(settings_of(self.float8))
         sizes = [self.num_steps, self.global_batch, self.sequence_length, self.precision]
         return repr([*sizes, self.data.document_mask, self.data.weights, *parts])
