@@ -87,7 +87,9 @@ def test_nothing_but_a_model_is_made_of_a_config(tmp_path: Path) -> None:
 
 def test_a_model_that_no_verb_would_read_is_refused_before_it_is_trained() -> None:
     check_model({"model": {"_target_": MODEL}})
-    with pytest.raises(ValueError, match=r"model\._target_=mylab\.Deeper must be mulligan\.model\.config\.ModelConfig:"):
+    with pytest.raises(
+        ValueError, match=r"model\._target_=mylab\.Deeper must be mulligan\.model\.config\.ModelConfig:"
+    ):
         check_model({"model": {"_target_": "mylab.Deeper"}})
 
 

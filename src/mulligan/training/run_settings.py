@@ -16,12 +16,7 @@ from mulligan.model.folder import ModelFolder
 from mulligan.model.linears import Linears
 from mulligan.objective.next_token import NextToken
 from mulligan.planning.memory import Layout, state_bytes
-from mulligan.training.arithmetic import (
-    accumulation_of,
-    check_length,
-    check_tensor_parallel,
-    sizes_of,
-)
+from mulligan.training.arithmetic import accumulation_of, check_length, check_tensor_parallel, sizes_of
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.evaluations import Evaluations
@@ -149,6 +144,7 @@ class RunSettings:
             precision,
             deterministic=deterministic,
             num_steps=self.num_steps,
+            log_every_n_steps=log_every_n_steps,
             folder=self.folder,
             loggers=[one for one in logger.values() if one is not None],
             callbacks=[
