@@ -190,12 +190,16 @@ def begin_anew_at(folder: Path, step: int) -> None:
         # Of two, sums are the same in any order.
         pytest.param(("trainer=cpu_ddp", "trainer.devices=4"), marks=pytest.mark.slow),
         ("trainer=cpu_fsdp", "micro_batch=1"),
+        pytest.param(
+            ("trainer=cpu_fsdp", "micro_batch=1", "optimizer._target_=own_parts.SlowRecipe", *NO_ADAMW),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(("trainer=cpu_ddp", "micro_batch=1"), marks=pytest.mark.slow),
         pytest.param(
             ("trainer=cpu_fsdp", "trainer.strategy.tensor_parallel_size=2", "micro_batch=2"), marks=pytest.mark.slow
         ),
     ],
-    ids=["four_ranks", "cpu_fsdp", "cpu_ddp", "cpu_tp"],
+    ids=["four_ranks", "cpu_fsdp", "own_optimizer", "cpu_ddp", "cpu_tp"],
 )
 def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     tiny: tuple[str, ...], tmp_path: Path, trainer: tuple[str, ...]
