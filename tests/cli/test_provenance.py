@@ -15,8 +15,8 @@ import torch
 import mulligan as package
 from mulligan.cli import provenance
 from mulligan.cli.compose import CONF
-from mulligan.cli.provenance import files_sha256, git_state, image_stamp
-from mulligan.files import sha256_file, write_json
+from mulligan.cli.provenance import changed_sources, files_sha256, git_state, image_stamp, own_sources
+from mulligan.files import append_line, sha256_file, write_json
 from tests.conftest import Cli
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -79,6 +79,20 @@ def test_source_is_known_by_its_bytes_wherever_it_lies(tmp_path: Path) -> None:
         (installed / changed).write_bytes(former + b"\n")
         assert files_sha256(installed, installed / "conf") != known
         (installed / changed).write_bytes(former)
+
+
+def test_parts_of_ones_own_are_known_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab_for_provenance.py").write_text("class Mine: ...\n")
+    targets = ["lab_for_provenance.Mine", "mulligan.training.schedules.Schedule", "lightning.pytorch.Trainer"]
+    content = {"callbacks": [{"_target_": target} for target in targets]}
+    known = own_sources(content)
+    assert known == {"lab_for_provenance": sha256_file(tmp_path / "lab_for_provenance.py")}
+    assert changed_sources(tmp_path, {"own_sources_sha256": known}) == []  # the first start
+    append_line(tmp_path / "provenance.jsonl", json.dumps({"own_sources_sha256": known}))
+    assert changed_sources(tmp_path, {"own_sources_sha256": own_sources(content)}) == []
+    (tmp_path / "lab_for_provenance.py").write_text("class Mine: now = 1\n")
+    assert changed_sources(tmp_path, {"own_sources_sha256": own_sources(content)}) == ["lab_for_provenance"]
 
 
 @needs_git

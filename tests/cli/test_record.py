@@ -11,8 +11,10 @@ from mulligan.cli.compose import build
 from mulligan.cli.record import (
     MODEL,
     bound_differences,
+    check_model,
     differences,
     keep_record,
+    played_again,
     read_earlier_records,
     recorded_model,
     write_record,
@@ -81,6 +83,21 @@ def test_nothing_but_a_model_is_made_of_a_config(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its model has no _target_=mulligan"):
         recorded_model({"model": node}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_no_verb_would_read_is_refused_before_it_is_trained() -> None:
+    check_model({"model": {"_target_": MODEL}})
+    with pytest.raises(
+        ValueError, match=r"model\._target_=mylab\.Deeper must be mulligan\.model\.config\.ModelConfig:"
+    ):
+        check_model({"model": {"_target_": "mylab.Deeper"}})
+
+
+def test_callbacks_of_a_run_that_is_played_again_leave_its_folder_alone() -> None:
+    paths = ["runs/a/notes.txt", "runs/ab/notes.txt", "runs/a", 3]
+    recorded = {"folder": "runs/a", "checkpoint": {}, "stability": None, "callbacks": {"mine": {"paths": paths}}}
+    again = played_again(recorded, Path("/tmp/again"))
+    assert again["callbacks"] == {"mine": {"paths": ["/tmp/again/notes.txt", "runs/ab/notes.txt", "/tmp/again", 3]}}
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.data.documents import Document, PythonStdlib, SitePackages, Source, TextFiles
+from mulligan.data.documents import Document, PythonStdlib, SitePackages, Source, TextFiles, described
 
 
 @pytest.fixture
@@ -127,3 +127,18 @@ def test_documents_keep_their_names_where_their_folder_moves(folder: Path) -> No
     )
     assert documents(here) == documents(there)
     assert {document.group for document in documents(here)} == {"a.txt", "one/b.txt", "one/c.txt"}
+
+
+def test_a_source_of_ones_own_is_not_taken_for_one_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    ours = TextFiles(paths=[str(tmp_path / "*.txt")])
+    theirs = type("TextFiles", (TextFiles,), {"__module__": "mylab.data"})(paths=[str(tmp_path / "*.txt")])
+    assert described("files", ours)[:2] == ["files", "TextFiles"]
+    assert described("files", theirs) == ["files", "mylab.data.TextFiles", vars(ours)]
+
+
+def test_a_source_that_would_be_another_in_each_process_is_refused() -> None:
+    source = PythonStdlib()
+    source.pattern = object()  # type: ignore[attr-defined]  # of a class of one's own
+    with pytest.raises(ValueError, match=r"data.sources.mine \(PythonStdlib\) keeps pattern as a object, .*keep text"):
+        described("mine", source)

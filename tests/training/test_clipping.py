@@ -1,16 +1,29 @@
 """Clipping as PyTorch does it, on whole gradients and on shards, and the updates that are left out."""
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import SGD, Adafactor, AdamW, Optimizer
 
 from mulligan.training.clipping import OVERFLOWED, WITHHELD, Clipping, _measure
 from mulligan.training.loss_scale import LossScale
 
 SUMS = torch.tensor([5.0, 2.0])
+NOT_FUSED = pytest.mark.parametrize(
+    "make",
+    [
+        partial(SGD, lr=0.1),
+        partial(SGD, lr=0.1, momentum=0.9, foreach=True),
+        partial(AdamW, lr=0.1, foreach=False),
+        partial(AdamW, lr=0.1, foreach=True),
+        partial(Adafactor, lr=0.1),
+    ],
+)
 
 
 def parameters() -> list[Tensor]:
@@ -157,3 +170,49 @@ def test_an_overflow_is_told_from_a_bad_gradient(
         left_out, found_inf, scale_after
     )  # fmt: skip
     assert all(one.equal(old) for one, old in zip(held, before, strict=True)) == bool(found_inf)
+
+
+@NOT_FUSED
+@pytest.mark.parametrize("scale", [None, 2.0**16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_optimizer_that_is_not_fused_makes_the_update_of_a_clipped_gradient(
+    make: Callable[..., Optimizer], scale: float | None, dtype: torch.dtype
+) -> None:
+    plain, ours = ([one.detach().to(dtype).requires_grad_() for one in parameters()[:2]] for _ in range(2))
+    first, second = make(plain), make(ours)
+    clipping = Clipping(0.5, None if scale is None else LossScale(start=scale))
+    clipping.limit = 1e3
+    for _ in range(2):
+        for one, other, drawn in zip(plain, ours, parameters(), strict=False):
+            assert drawn.grad is not None
+            one.grad = drawn.grad.to(dtype)
+            other.grad = one.grad * (scale or 1.0)
+        torch.nn.utils.clip_grad_norm_(plain, 0.5)
+        clipping(second, SUMS)
+        first.step()
+        second.step()
+    torch.testing.assert_close(ours, plain)
+
+
+@NOT_FUSED
+@pytest.mark.parametrize(
+    ("limit", "scale", "spoilt"), [(1e3, None, math.nan), (0.1, None, 0.0), (-1.0, None, 0.0), (None, 4.0, math.inf)]
+)
+def test_an_optimizer_that_is_not_fused_is_kept_from_a_bad_update(
+    make: Callable[..., Optimizer], limit: float | None, scale: float | None, spoilt: float
+) -> None:
+    held = parameters()[:2]
+    optimizer, clipping = make(held), Clipping(1.0, None if scale is None else LossScale(start=scale))
+    clipping(optimizer, SUMS)
+    optimizer.step()
+    before = deepcopy(([one.detach() for one in held], optimizer.state_dict()["state"]))
+    for one, drawn in zip(held, parameters(), strict=False):
+        assert drawn.grad is not None
+        one.grad = drawn.grad + spoilt
+    clipping.limit = limit
+    clipping(optimizer, SUMS)
+    optimizer.step()
+    assert clipping.left_out is not None
+    assert clipping.left_out.item()
+    after = ([one.detach() for one in held], optimizer.state_dict()["state"])
+    torch.testing.assert_close(after, before, rtol=0.0, atol=0.0)

@@ -67,6 +67,7 @@ def test_a_gpu_gives_the_same_bits_unless_told_otherwise(
             "32-true",
             deterministic=chosen,
             num_steps=1,
+            log_every_n_steps=1,
             folder=tmp_path,
             loggers=[],
             callbacks=[],

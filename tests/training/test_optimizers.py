@@ -1,9 +1,14 @@
 """AdamW: what decays."""
 
+import pytest
 import torch
+from hydra.errors import InstantiationException
 from torch import nn
 
+from mulligan.cli.compose import build
 from mulligan.training.optimizers import AdamWRecipe
+from tests.training.conftest import Compose
+from tests.training.own_parts import OWN
 
 
 def test_matrices_alone_decay() -> None:
@@ -24,3 +29,9 @@ def test_one_update_is_that_of_the_paper() -> None:
     # After bias correction the first moment is g and the second g squared.
     wanted = before * (1 - 0.1 * 0.5) - 0.1 * gradient.double() / (gradient.double().abs() + 1e-8)
     torch.testing.assert_close(weight.weight.detach().double(), wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_a_recipe_without_a_bound_of_the_norm_is_refused(composed: Compose) -> None:
+    optimizer = {"_target_": f"{OWN}UnclippedRecipe", "lr": 0.1}
+    with pytest.raises(InstantiationException, match="makes a UnclippedRecipe, which has no clip_norm: give it one"):
+        build(composed() | {"optimizer": optimizer})

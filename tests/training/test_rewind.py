@@ -18,6 +18,7 @@ from mulligan.training.replay import StopAfter
 from mulligan.training.run import TrainingRun
 from mulligan.training.step_sums import StepSums
 from tests.training.conftest import MakeRun, run_program, silent
+from tests.training.own_parts import NO_ADAMW, OWN
 from tests.training.test_resume import assert_same, interrupted
 
 SPOIL = Path(__file__).with_name("train_and_spoil.py")
@@ -53,6 +54,7 @@ def sure_at(run: TrainingRun, onset: int, step: int) -> None:
         ("precision=16-mixed", "model.vocab_size=1200"),
         # Attention's backward pass through products, where the processor has matrix units; the head in chunks.
         ("precision=bf16-mixed", "model.dropout=0.0", "sequence_length=64", "model.vocab_size=1200"),
+        (f"optimizer._target_={OWN}SlowRecipe", *NO_ADAMW),
         pytest.param(("float8=rowwise", "float8.emulate=true"), marks=pytest.mark.slow),
         pytest.param(
             ("precision=bf16-mixed", "compile=true"),
@@ -87,17 +89,36 @@ def test_in_place_refit_and_a_new_process_give_the_same_bits(make_run: MakeRun, 
         assert_same(first, second)
 
 
+@pytest.mark.parametrize("optimizer", [(), (f"optimizer._target_={OWN}SlowRecipe", *NO_ADAMW)], ids=["adamw", "own"])
 @pytest.mark.parametrize("way", ["in_place", "refit"])
-def test_a_spike_before_the_first_snapshot_begins_the_run_anew(make_run: MakeRun, way: str) -> None:
-    run = make_run(*WATCHED, "name=place", f"stability.way={way}", "checkpoint.every_n_steps=7")
+def test_a_spike_before_the_first_snapshot_begins_the_run_anew(
+    make_run: MakeRun, way: str, optimizer: tuple[str, ...]
+) -> None:
+    run = make_run(*WATCHED, *optimizer, "name=place", f"stability.way={way}", "checkpoint.every_n_steps=7")
     sure_at(run, onset=1, step=3)
     assert run.train(silent, silent).attempt == 14 + 4
     (entry,) = Ledger(Path("runs/place/ledger.jsonl")).entries
     assert (entry["target"], entry["skip"]) == (0, [0, 20])
     Path("runs/new").mkdir()
     shutil.copy("runs/place/ledger.jsonl", "runs/new/ledger.jsonl")
-    make_run(*WATCHED, "name=new").train(silent, silent)
+    make_run(*WATCHED, *optimizer, "name=new").train(silent, silent)
     assert_same(*(load_checkpoint(Path(f"runs/{name}/{LAST}")) for name in ("place", "new")))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("ListingRecipe", "optimizer keeps rates of model.embedding.weight as a list, neither a tensor nor a number"),
+        ("RestlessRecipe", "optimizer: its update has changed seen of parameter group 0 from 0 to 1"),
+    ],
+)
+def test_an_optimizer_that_no_snapshot_can_hold_is_told_at_its_first_update(
+    make_run: MakeRun, recipe: str, said: str
+) -> None:
+    run = make_run(*WATCHED, f"optimizer._target_={OWN}{recipe}", *NO_ADAMW, "checkpoint.every_n_steps=7")
+    with pytest.raises(ValueError, match=said):
+        run.train(silent, silent)
+    assert run.trainer.global_step < 2
 
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides")
@@ -169,12 +190,16 @@ def begin_anew_at(folder: Path, step: int) -> None:
         # Of two, sums are the same in any order.
         pytest.param(("trainer=cpu_ddp", "trainer.devices=4"), marks=pytest.mark.slow),
         ("trainer=cpu_fsdp", "micro_batch=1"),
+        pytest.param(
+            ("trainer=cpu_fsdp", "micro_batch=1", "optimizer._target_=own_parts.SlowRecipe", *NO_ADAMW),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(("trainer=cpu_ddp", "micro_batch=1"), marks=pytest.mark.slow),
         pytest.param(
             ("trainer=cpu_fsdp", "trainer.strategy.tensor_parallel_size=2", "micro_batch=2"), marks=pytest.mark.slow
         ),
     ],
-    ids=["four_ranks", "cpu_fsdp", "cpu_ddp", "cpu_tp"],
+    ids=["four_ranks", "cpu_fsdp", "own_optimizer", "cpu_ddp", "cpu_tp"],
 )
 def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     tiny: tuple[str, ...], tmp_path: Path, trainer: tuple[str, ...]

@@ -5,7 +5,7 @@ import inspect
 import logging
 from collections.abc import Generator, Iterator
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -121,12 +121,33 @@ def _made_problems(key: str, node: dict[str, Any], hint: Any) -> Iterator[str]:
     classes = tuple(kind for kind in (get_origin(one) or one for one in wanted) if inspect.isclass(kind))
     try:
         made = functools.partial if node.get("_partial_") else get_object(node["_target_"])
-        fits = issubclass(made, classes) if inspect.isclass(made) else not set(classes) <= _SCALARS
-    except Exception:  # what cannot be imported its own check tells; a protocol of data and Any know no classes
+        fits = any(_fits(made, kind) for kind in classes) if inspect.isclass(made) else not set(classes) <= _SCALARS
+    except Exception:  # what cannot be imported its own check tells; Any knows no classes
         return
     if classes and not fits:
         partly = " and _partial_" if node.get("_partial_") else ""
-        yield f"{key}._target_={node['_target_']}{partly}: it makes no {_describe(hint)}"
+        yield f"{key}._target_={node['_target_']}{partly}: it makes no {_describe(hint)}{_contract(hint)}"
+
+
+def _fits(made: type, kind: type) -> bool:
+    """A class that follows a protocol need not say so: it has the methods."""
+    if Protocol not in kind.__bases__:
+        return issubclass(made, kind)
+    return all(any(name in vars(base) for base in made.__mro__) for name in _methods(kind))
+
+
+def _contract(hint: Any) -> str:
+    """What a protocol asks for: data, and methods with what they are called with."""
+    if Protocol not in getattr(hint, "__bases__", ()):
+        return ""
+    calls = [f"{name}({', '.join(arguments)})" for name, arguments in _methods(hint).items()]
+    return f", which has {' and '.join([*inspect.get_annotations(hint), *calls])}"
+
+
+def _methods(protocol: type) -> dict[str, list[str]]:
+    """The arguments of each method, by its name."""
+    own = {name: member for name, member in vars(protocol).items() if name == "__call__" or name[0] != "_"}
+    return {name: [*inspect.signature(one).parameters][1:] for name, one in own.items() if inspect.isfunction(one)}
 
 
 def _type_problems(key: str, value: Any, hint: Any) -> Iterator[str]:

@@ -4,21 +4,25 @@ Lines, not one document: a run goes on elsewhere, with other code, and what was 
 """
 
 import hashlib
+import inspect
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+import sysconfig
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 
 import mulligan
 from mulligan.cli.compose import CONF
 from mulligan.files import append_line, read_json, sha256_file
+from mulligan.report.run_files import json_lines
 from mulligan.training.run import TrainingRun
 
 GIT_SECONDS = 30.0  # a large checkout on a slow disk
@@ -45,13 +49,16 @@ def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any
     append_line(run.folder / "provenance.jsonl", json.dumps(entry))
 
 
-def source() -> dict[str, Any]:
-    """The code of this process. Ask before training begins: the files may change under a run, its code does not."""
+def source(content: dict[str, Any]) -> dict[str, Any]:
+    """The code of this process and of the parts that the config names. Ask before training begins: the files may change
+    under a run, its code does not.
+    """
     package, checkout = Path(mulligan.__file__).parent, CONF.parent
     image, lock = image_stamp(), checkout / "requirements.lock"
     return {
         "version": mulligan.__version__,
         "source_sha256": files_sha256(package, CONF),
+        "own_sources_sha256": own_sources(content),
         # An installed package has its conf/ inside, and may lie in the repository of something else.
         "git": git_state(checkout) if checkout != package else None,
         "image": image,
@@ -59,6 +66,33 @@ def source() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": dict(sorted((found.name, found.version) for found in metadata.distributions() if found.name)),
     }
+
+
+def own_sources(content: dict[str, Any]) -> dict[str, str]:
+    """The sha256 of the file of each module that a ``_target_`` is from; of installed ones the version tells."""
+    modules = {inspect.getmodule(get_object(target)) for target in _targets(content)}
+    paths = {module.__name__: Path(module.__file__) for module in modules if module and module.__file__}
+    known = (
+        Path(mulligan.__file__).parent,
+        *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")),
+    )
+    own = {name: path for name, path in paths.items() if not any(path.is_relative_to(one) for one in known)}
+    return {name: sha256_file(own[name]) for name in sorted(own)}
+
+
+def _targets(node: Any) -> Iterator[str]:
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]
+    for child in children:
+        yield from _targets(child)
+
+
+def changed_sources(folder: Path, made_with: dict[str, Any]) -> list[str]:
+    """The modules of one's own whose file is another one than at the last start in ``folder``."""
+    starts = json_lines(folder / "provenance.jsonl")
+    before = starts[-1].get("own_sources_sha256", {}) if starts else {}
+    return [name for name, now in made_with["own_sources_sha256"].items() if before.get(name, now) != now]
 
 
 def files_sha256(package: Path, conf: Path) -> str:

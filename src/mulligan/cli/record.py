@@ -72,6 +72,15 @@ def check_is_of_a_run(recorded: dict[str, Any], folder: Path) -> None:
             raise ValueError(f"{folder}/config.yaml is not that of a run, it has no {key}: bring it back")
 
 
+def check_model(content: dict[str, Any]) -> None:
+    """Raise ValueError for a model that no verb would read the run of."""
+    target = content["model"]["_target_"]
+    if target != MODEL:
+        raise ValueError(
+            f"model._target_={target} must be {MODEL}: another architecture is a change of mulligan's own model/"
+        )
+
+
 def recorded_model(recorded: dict[str, Any], folder: Path) -> ModelConfig:
     """The model of the run in ``folder``, which may be somebody else's: nothing but a model is made of what it says."""
     node = recorded.get("model")
@@ -108,19 +117,30 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
 
 
 def played_again(recorded: dict[str, Any], folder: Path, *, alone: bool = False) -> dict[str, Any]:
-    """The config of a run whose interventions lie in its past: in another folder, logging and evaluating nothing, the
-    guard only watching; ``alone`` in one process. Top-level keys that are younger than the run have their defaults,
-    where these leave its numbers alone.
+    """The config of a run whose interventions lie in its past: in another folder, where callbacks write too, logging
+    and evaluating nothing, the guard only watching; ``alone`` in one process. Top-level keys that are younger than the
+    run have their defaults, where these leave its numbers alone.
     """
     defaults = {key: node for key, node in _read(CONF / "train.yaml").items() if key in NEUTRAL}
     quiet: dict[str, Any] = {"logger": {}, "evaluate_every_n_steps": None, "profiler": None}
     content = defaults | recorded | quiet | {"folder": str(folder)}
     content["checkpoint"] = recorded["checkpoint"] | {"folder": str(folder / "checkpoints")}
+    content["callbacks"] = _moved(recorded["callbacks"], recorded["folder"], str(folder))
     if recorded["stability"] is not None:
         content["stability"] = recorded["stability"] | {"way": "watch"}
     if alone:
         content["trainer"] = recorded["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     return content
+
+
+def _moved(node: Any, before: str, now: str) -> Any:
+    """``node`` with the folder ``now`` wherever a path leads to that of ``before`` or into it."""
+    if isinstance(node, dict):
+        return {key: _moved(child, before, now) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_moved(child, before, now) for child in node]
+    leads_there = isinstance(node, str) and f"{node}/".startswith(f"{before}/")
+    return now + node[len(before) :] if leads_there else node
 
 
 def differences(recorded: dict[str, Any], content: dict[str, Any], *, free: tuple[str, ...] = FREE) -> list[str]:

@@ -49,13 +49,14 @@ class Replay:
 
     def again(self, folder: Path) -> TrainingRun:
         """The run as it was recorded, in ``folder``: rewinds are in its past, and nothing is logged."""
+        content = played_again(self.recorded, folder)
         callbacks = {
             name: node
-            for name, node in self.recorded["callbacks"].items()
+            for name, node in content["callbacks"].items()
             if node is None or not node["_target_"].startswith(FAULTS)
         }
         # What a guard did is in the ledger. Another one may stand in the config by now, or none.
-        content = played_again(self.recorded, folder) | {"callbacks": callbacks, "stability": None}
+        content |= {"callbacks": callbacks, "stability": None}
         if self.ledger.path.is_file():
             shutil.copy(self.ledger.path, folder)
         run: TrainingRun = build(content)

@@ -13,12 +13,13 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, check, plain
 from mulligan.cli.console import Reporter
-from mulligan.cli.provenance import note_start, source
+from mulligan.cli.provenance import changed_sources, note_start, source
 from mulligan.cli.record import (
     DECIDED_ONCE,
     NEUTRAL,
     bound_differences,
     check_is_of_a_run,
+    check_model,
     checkpoints_of,
     differences,
     keep_record,
@@ -44,6 +45,7 @@ def work(config: DictConfig) -> None:
     quiet_lightning()
     content = plain(config)
     check(content)  # before its folder is read; a mistake in a type would fail there
+    check_model(content)
     if not content["folder"].strip():
         raise ValueError("folder='' must name the run's own folder; left out it is runs/NAME")
     folder, speaks = Path(content["folder"]), is_launched_rank_zero()
@@ -52,12 +54,14 @@ def work(config: DictConfig) -> None:
         raise ValueError(f"folder={folder} lies inside that of another run, {around[0]}: choose another name")
     recorded = _recorded(folder, content)
     run, content, changes = _checked(folder, content, recorded)
-    made_with = source() if speaks else {}
+    made_with = source(content) if speaks else {}
 
     def record() -> None:
         if recorded is not None and differences(recorded, content, free=NEUTRAL):
             keep_record(folder, run.trainer.global_step)
         write_record(folder, content)
+        if changed := changed_sources(folder, made_with):
+            print(f"code of your own is not what the last start had: {', '.join(changed)}", flush=True)
         note_start(run, HydraConfig.get().overrides.task, made_with)
         for logger in run.trainer.loggers:
             logger.log_hyperparams(content)

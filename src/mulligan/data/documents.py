@@ -1,6 +1,7 @@
 """Where text comes from: a source is cut into parts, and each part reads as documents, always in the same order."""
 
 import gzip
+import json
 import os
 import re
 import sysconfig
@@ -8,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _LEFT_OUT = {"site-packages", "test", "tests", "idle_test"}  # many distributions ship no tests
@@ -36,6 +37,29 @@ class Source(Protocol):
     def read(self, part: Part) -> Iterator[Document]:
         """The documents of one part. Bytes that are not UTF-8 read as U+FFFD."""
         ...
+
+
+def described(name: str, source: Source) -> list[Any]:
+    """What tells a source from others: its name, class and attributes. Raise ValueError for an attribute that is
+    not plain: what JSON has no form for would be another one in each process.
+    """
+    kind, attributes = type(source), vars(source)
+    for key, value in attributes.items():
+        try:
+            json.dumps(value, default=_path_as_text)
+        except TypeError:
+            raise ValueError(
+                f"data.sources.{name} ({kind.__name__}) keeps {key} as a {type(value).__name__}, and prepared data is "
+                "named by its attributes: keep text, numbers, paths and lists of them"
+            ) from None
+    is_ours = kind.__module__.startswith("mulligan.")
+    return [name, kind.__name__ if is_ours else f"{kind.__module__}.{kind.__qualname__}", attributes]
+
+
+def _path_as_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError
 
 
 def as_utf8_can(text: str) -> str:

@@ -12,13 +12,14 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mulligan.data.documents import Part, Source, as_utf8_can
+from mulligan.data.documents import Part, Source, as_utf8_can, described
 from mulligan.data.join import SPLITS, join_parts, verify
 from mulligan.data.sample import taken_in_turns
 from mulligan.data.share import Share
@@ -83,13 +84,12 @@ class DataRecipe:
         digest = hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
         self.folder = Path(folder) / f"{name}-{digest[:8]}"
 
-    @property
+    @cached_property  # as it was before anything was read
     def request(self) -> dict[str, Any]:
         """All that decides the prepared bytes, as plain JSON."""
         # In their order: of documents that repeat, the first is kept.
-        described = [[name, type(source).__name__, vars(source)] for name, source in self.sources.items()]
         request = {
-            "sources": described,
+            "sources": [described(name, source) for name, source in self.sources.items()],
             "tokenizer": self.tokenizer.request,
             "validation_fraction": self.validation_fraction,
             "split_seed": self.split_seed,

@@ -83,16 +83,10 @@ class Snapshots:
         return next((snapshot for snapshot in reversed(self._ring) if snapshot.step <= latest_step), None)
 
     def restore(self, snapshot: Snapshot, tensors: dict[str, Tensor]) -> None:
-        """Copy a state back into ``tensors``, and forget those after it: their lineage is given up.
-
-        What was made later than the snapshot, as moments are by the first step, becomes zero, as they were made.
-        """
+        """Copy a state back into ``tensors``, and forget those after it: their lineage is given up."""
         self.wait()
         for name, tensor in tensors.items():
-            if name in snapshot.tensors:
-                tensor.copy_(snapshot.tensors[name], non_blocking=True)
-            else:
-                tensor.zero_()
+            tensor.copy_(snapshot.tensors[name], non_blocking=True)
         self.forget_after(snapshot.step)
 
     def forget_after(self, step: int) -> None:

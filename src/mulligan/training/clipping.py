@@ -17,11 +17,12 @@ WITHHELD, OVERFLOWED = 1.0, 2.0  # why an update was left out
 
 
 class Clipping:
-    """Has the optimizer clip the gradient of each step to ``max_norm`` and leave out the updates of bad ones.
+    """Clips the gradient of each step to ``max_norm`` and has the updates of bad ones left out.
 
     ``norm`` is that of the last step's gradient before clipping. ``left_out`` is 0 where its update was made, else
     ``WITHHELD`` or, where the loss scale drove float16 out of its range, ``OVERFLOWED``; None: every one is made.
-    Both stay on the device, where this is decided: fused optimizers leave weights and moments alone then.
+    Both stay on the device, where fused optimizers heed them. The others get gradients that are clipped, or none where
+    the update is left out, and the host waits for that decision.
     """
 
     def __init__(self, max_norm: float | None, loss_scale: LossScale | None = None) -> None:
@@ -39,8 +40,9 @@ class Clipping:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self._copies is None:
             self._copies = [num_copies(one, world_size()) for one in parameters if isinstance(one, DTensor)]
+        gradients = [_own_part(parameter) for parameter in parameters]
         self.norm, divisor, sums_2 = _measure(
-            [_own_part(parameter) for parameter in parameters],
+            gradients,
             self.max_norm,
             sums_2,
             copies=self._copies,
@@ -55,8 +57,14 @@ class Clipping:
             overflowed = self.loss_scale.update(self.norm, sums_2[0])
             self.left_out = torch.where(overflowed, OVERFLOWED, 0.0 if withheld is None else withheld)
             found_inf = self.left_out.clamp(max=1.0)
-        # What fused optimizers look for, as a gradient scaler sets it: they divide in the pass that they make anyway.
-        optimizer.found_inf, optimizer.grad_scale = found_inf, divisor  # type: ignore[attr-defined]  # from outside
+        if getattr(optimizer, "_step_supports_amp_scaling", False):  # PyTorch's mark of the fused ones
+            # What they look for, as a gradient scaler sets it: they divide in the pass that they make anyway.
+            optimizer.found_inf, optimizer.grad_scale = found_inf, divisor  # type: ignore[attr-defined]  # from outside
+        elif found_inf is not None and found_inf.item():
+            for parameter in parameters:
+                parameter.grad = None  # what has none an optimizer leaves alone, its moments too
+        else:
+            torch._foreach_div_(gradients, divisor)
         return sums_2
 
 

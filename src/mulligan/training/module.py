@@ -25,11 +25,12 @@ from mulligan.objective.linear_cross_entropy import Terms
 from mulligan.objective.next_token import NextToken, targets_within_documents
 from mulligan.stability.ledger import Ledger
 from mulligan.training.clipping import Clipping
+from mulligan.training.hardware import generator_of
 from mulligan.training.lean_loop import LeanModule
 from mulligan.training.loss_scale import LossScale
-from mulligan.training.optimizers import AdamWRecipe
-from mulligan.training.resuming import check_shapes, rescale_batch_progress, take_loss_scale, take_recipe
-from mulligan.training.schedules import Schedule
+from mulligan.training.optimizers import OptimizerRecipe
+from mulligan.training.resuming import check_shapes, hold_settings, rescale_batch_progress, take_loss_scale, take_recipe
+from mulligan.training.schedules import LearningRateSchedule
 from mulligan.training.step_sums import StepSums, StepValues
 
 SENT_AS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -49,8 +50,8 @@ class PretrainModule(LeanModule):
         initial_weights: ModelFolder | None,
         float8: Linears | None,
         objective: NextToken,
-        optimizer: AdamWRecipe,
-        schedule: Schedule,
+        optimizer: OptimizerRecipe,
+        schedule: LearningRateSchedule,
         num_steps: int,
         accumulation: int,
         tensor_parallel_size: int,
@@ -141,6 +142,7 @@ class PretrainModule(LeanModule):
         assert self.model is not None
         optimizer = self.optimizer_recipe.make(self.model)
         scheduler = LambdaLR(optimizer, self.rate_factor)
+        hold_settings(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def rate_factor(self, step: int) -> float:
@@ -151,7 +153,7 @@ class PretrainModule(LeanModule):
         micro_step = batch_idx % self.accumulation
         # The random state is a function of the place in the run: nothing to save, nothing to restore after a rewind.
         place = (self.seed, self.global_step, micro_step, self.data_parallel_rank)
-        _generator(self.device).manual_seed(hash(place) % 2**63)
+        generator_of(self.device).manual_seed(hash(place) % 2**63)
         if micro_step == 0:
             self.carried_2.grad = None  # no optimizer clears it
         terms = self._terms(batch.tokens_ST, regularized=True)
@@ -232,7 +234,9 @@ class PretrainModule(LeanModule):
         check_shapes(checkpoint["state_dict"], self.state_dict())
         self.ledger.check_copy(saved.get("ledger", []), f"the checkpoint of step {checkpoint['global_step']}")
         rescale_batch_progress(checkpoint, self.accumulation)
-        take_recipe(checkpoint, self.optimizer_recipe, self.rate_factor(checkpoint["global_step"]))
+        assert self.model is not None
+        fresh = self.optimizer_recipe.make(self.model)
+        take_recipe(checkpoint, fresh, self.rate_factor(checkpoint["global_step"]))
 
     def _terms(self, tokens_BT: Tensor, *, regularized: bool) -> Terms:
         assert self.model is not None
@@ -243,10 +247,3 @@ class PretrainModule(LeanModule):
             self.objective, targets_BT=targets_BT, softcap=self.model_config.logit_softcap, regularized=regularized
         )
         return self.model(inputs_BT, document_BT=document_BT, head=head)
-
-
-def _generator(device: torch.device) -> torch.Generator:
-    """The one that operators on ``device`` draw from; ``torch.manual_seed`` sets all and takes 200 microseconds."""
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0]
-    return torch.default_generator

@@ -1,9 +1,21 @@
-"""AdamW with decay on matrices only, fused where PyTorch has it."""
+"""What makes a run's optimizer: AdamW with decay on matrices only, fused where PyTorch has it, or one of your own."""
 
 import math
+from typing import Protocol, runtime_checkable
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
+
+
+@runtime_checkable  # the command line checks values against it
+class OptimizerRecipe(Protocol):
+    """``clip_norm`` bounds the norm of a step's gradient; None: nothing does."""
+
+    clip_norm: float | None
+
+    def make(self, model: nn.Module) -> Optimizer:
+        """The optimizer of the parameters of ``model``, the same at each call; a group's ``lr`` is its peak rate."""
+        ...
 
 
 class AdamWRecipe:

@@ -11,7 +11,7 @@ from mulligan.stability.snapshots import Snapshots
 from mulligan.training.checkpoint_io import Lent
 from mulligan.training.checkpoints import on_lineage
 from mulligan.training.module import PretrainModule
-from mulligan.training.rewind import go_to_step, training_tensors
+from mulligan.training.rewind import go_back_to_state, go_to_step, plain_state, training_tensors
 
 
 class RestorePoints:
@@ -19,14 +19,20 @@ class RestorePoints:
 
     def __init__(self, *, snapshots: Snapshots | None, folder: Path, ledger: Ledger) -> None:
         self.snapshots, self.folder, self.ledger = snapshots, folder, ledger
+        self._has_state = False
         if snapshots is not None:
             snapshots.forget_after(-1)  # those of an earlier fit, which went back behind them
 
     def take(self, trainer: Trainer, module: PretrainModule, extra: Callable[[], dict[str, Any]]) -> None:
         """Copy the present state to memory, and what ``extra`` returns, every so many steps from the start on."""
-        step = trainer.global_step
-        if self.snapshots is not None and step % self.snapshots.every_n_steps == 0:
-            self.snapshots.take(step, training_tensors(module, trainer.optimizers[0]), extra())
+        step, optimizer = trainer.global_step, trainer.optimizers[0]
+        if self.snapshots is None:
+            return
+        if not self._has_state:  # it has from the first update on: what cannot be kept is told then
+            self._has_state = bool(plain_state(module, optimizer))
+        if step % self.snapshots.every_n_steps == 0:
+            kept = extra() | {"optimizer": plain_state(module, optimizer)}
+            self.snapshots.take(step, training_tensors(module, optimizer), kept)
 
     def lend(self, trainer: Trainer, module: PretrainModule) -> Lent | None:
         """The copy of the present state, if memory has it; ``is_lent`` is to be set back when it is read."""
@@ -64,7 +70,9 @@ class RestorePoints:
         snapshot = None if self.snapshots is None else self.snapshots.newest(step)
         if self.snapshots is None or snapshot is None or snapshot.step != step:
             return None
-        self.snapshots.restore(snapshot, training_tensors(module, trainer.optimizers[0]))
+        optimizer = trainer.optimizers[0]
+        go_back_to_state(module, optimizer, snapshot.extra["optimizer"], snapshot.tensors)
+        self.snapshots.restore(snapshot, training_tensors(module, optimizer))
         go_to_step(trainer, step, module.accumulation)
         module.sums.forget()
         return snapshot.extra

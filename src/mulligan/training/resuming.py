@@ -3,9 +3,9 @@
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mulligan.training.loss_scale import LossScale
-from mulligan.training.optimizers import AdamWRecipe
 
 
 def check_shapes(saved: dict[str, Tensor], own: dict[str, Tensor]) -> None:
@@ -28,14 +28,43 @@ def take_loss_scale(checkpoint: dict[str, Any], loss_scale: LossScale | None) ->
     checkpoint["state_dict"] = own | kept
 
 
-def take_recipe(checkpoint: dict[str, Any], recipe: AdamWRecipe, rate_factor: float) -> None:
-    """PyTorch restores rates and decay from the checkpoint; a config that was changed on purpose goes before."""
-    current = {"lr": recipe.lr * rate_factor, "initial_lr": recipe.lr, "betas": recipe.betas, "eps": recipe.eps}
+def take_recipe(checkpoint: dict[str, Any], fresh: Optimizer, rate_factor: float) -> None:
+    """PyTorch restores rates and decay from the checkpoint; those that today's config gives a ``fresh`` optimizer go
+    before. Raise ValueError where that has other groups of parameters.
+    """
     for state in checkpoint["optimizer_states"]:
-        for group, weight_decay in zip(state["param_groups"], (recipe.weight_decay, 0.0), strict=True):
-            group |= current | {"weight_decay": weight_decay}
+        saved, own = ([len(group["params"]) for group in one["param_groups"]] for one in (state, fresh.state_dict()))
+        if saved != own:
+            raise ValueError(
+                f"the checkpoint's optimizer has groups of {saved} parameters, now {own}: bring the old optimizer "
+                "back, or begin a run of another name"
+            )
+        for group, current in zip(state["param_groups"], fresh.param_groups, strict=True):
+            group |= _settings(current) | {"lr": current["lr"] * rate_factor, "initial_lr": current["lr"]}
     for state in checkpoint["lr_schedulers"]:
-        state["base_lrs"] = [recipe.lr] * len(state["base_lrs"])
+        state["base_lrs"] = [group["lr"] for group in fresh.param_groups]
+
+
+def hold_settings(optimizer: Optimizer) -> None:
+    """Have its updates raise ValueError where one changes what a group of parameters says, but for the rate: neither
+    checkpoints, which give way to the config, nor snapshots keep that.
+    """
+    made = [_settings(group) for group in optimizer.param_groups]
+
+    def check(*_: Any) -> None:
+        for number, (group, settings) in enumerate(zip(optimizer.param_groups, made, strict=True)):
+            for key, value in settings.items():
+                if key != "lr" and group[key] is not value and group[key] != value:
+                    raise ValueError(
+                        f"optimizer: its update has changed {key} of parameter group {number} from {value} to "
+                        f"{group[key]}, which no snapshot and no resume keeps: it belongs in the state of a parameter"
+                    )
+
+    optimizer.register_step_post_hook(check)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def rescale_batch_progress(checkpoint: dict[str, Any], accumulation: int) -> None:

@@ -5,6 +5,8 @@ Every counter of its loops is a function of the step and the accumulation, so no
 random state is kept either, since it is a function of the place in the run.
 """
 
+from collections.abc import Container
+from types import NoneType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,15 +17,55 @@ from torch.optim.lr_scheduler import LambdaLR
 from mulligan.model.parts import local
 
 _STATE_HOOKS = ("state_dict", "on_save_checkpoint")
+_PLAIN = (int, float, str, NoneType)
+_NOT_IN_PLACE = "snapshots do not hold it, set stability.way=refit"
 
 
 def training_tensors(module: LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
     """Every tensor that an update changes, this rank's part of it, by name: weights and the optimizer's state."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    names = _names(module)
     tensors = {name: local(parameter) for parameter, name in names.items()}
     for parameter, state in optimizer.state.items():
-        tensors |= {f"{names[parameter]}.{key}": local(value) for key, value in state.items()}
+        kept = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        tensors |= {f"{names[parameter]}.{key}": local(value) for key, value in kept.items()}
     return tensors
+
+
+def plain_state(module: LightningModule, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
+    """What the optimizer's state of each parameter, by name, has beside tensors. ValueError where a copy of a reference
+    would not do.
+    """
+    names = _names(module)
+    kept: dict[str, dict[str, Any]] = {}
+    for parameter, state in optimizer.state.items():
+        if parameter not in names:
+            raise ValueError(f"optimizer has a state of {parameter!r}, which is no parameter: {_NOT_IN_PLACE}")
+        kept[names[parameter]] = plain = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        for key, value in plain.items():
+            if not isinstance(value, _PLAIN):
+                raise ValueError(
+                    f"optimizer keeps {key} of {names[parameter]} as a {type(value).__name__}, neither a tensor nor a "
+                    f"number: {_NOT_IN_PLACE}"
+                )
+    return kept
+
+
+def go_back_to_state(
+    module: LightningModule, optimizer: Optimizer, kept: dict[str, dict[str, Any]], tensors: Container[str]
+) -> None:
+    """Undo what an update did to the state but to the contents of ``tensors``, which there were; what was made since
+    goes, and is made anew as the first time.
+    """
+    names = _names(module)
+    for parameter, state in optimizer.state.items():
+        name = names[parameter]
+        for key in [key for key in state if f"{name}.{key}" not in tensors]:
+            del state[key]
+        state |= kept.get(name, {})
+
+
+def _names(module: LightningModule) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in module.named_parameters()}
 
 
 def go_to_step(trainer: Trainer, step: int, accumulation: int) -> None:

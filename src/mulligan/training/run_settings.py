@@ -16,12 +16,7 @@ from mulligan.model.folder import ModelFolder
 from mulligan.model.linears import Linears
 from mulligan.objective.next_token import NextToken
 from mulligan.planning.memory import Layout, state_bytes
-from mulligan.training.arithmetic import (
-    accumulation_of,
-    check_length,
-    check_tensor_parallel,
-    sizes_of,
-)
+from mulligan.training.arithmetic import accumulation_of, check_length, check_tensor_parallel, sizes_of
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.console import ConsoleProgress
 from mulligan.training.callbacks.evaluations import Evaluations
@@ -30,8 +25,9 @@ from mulligan.training.callbacks.preemption import StopOnSigterm
 from mulligan.training.callbacks.profiler import StepProfiler
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.hardware import Precision, resolve_compile
-from mulligan.training.optimizers import AdamWRecipe
-from mulligan.training.schedules import Schedule
+from mulligan.training.optimizers import OptimizerRecipe
+from mulligan.training.regime import settings_of
+from mulligan.training.schedules import LearningRateSchedule
 from mulligan.training.strategies import FullyShardedStrategy
 from mulligan.training.trainer import make_trainer
 
@@ -71,8 +67,8 @@ class RunSettings:
         float8: Linears | None = None,
         model: ModelConfig,
         objective: NextToken,
-        optimizer: AdamWRecipe,
-        schedule: Schedule,
+        optimizer: OptimizerRecipe,
+        schedule: LearningRateSchedule,
         data: DataRecipe,
         checkpoint: SaveCheckpoints,
         stability: Guard | None,
@@ -99,6 +95,10 @@ class RunSettings:
             for key, one in made.items():
                 if one is not None and not isinstance(one, kind):
                     raise ValueError(f"{group}.{key} makes {one!r}, which is no Lightning {kind.__name__}")
+        if not hasattr(optimizer, "clip_norm"):
+            raise ValueError(
+                f"optimizer makes a {type(optimizer).__name__}, which has no clip_norm: give it one, or None"
+            )
         if not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed={seed} must fit into 64 bits")
         self.initial_weights = None if initial_weights is None else ModelFolder(Path(initial_weights))
@@ -144,6 +144,7 @@ class RunSettings:
             precision,
             deterministic=deterministic,
             num_steps=self.num_steps,
+            log_every_n_steps=log_every_n_steps,
             folder=self.folder,
             loggers=[one for one in logger.values() if one is not None],
             callbacks=[
@@ -238,8 +239,8 @@ class RunSettings:
     @property
     def regime(self) -> str:
         """What losses depend on besides the weights; it knows no ranks and no micro-batches."""
-        parts = [vars(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
+        parts = [settings_of(part) for part in (self.model, self.optimizer, self.schedule, self.objective)]
         if self.float8 is not None:
-            parts.append(vars(self.float8))
+            parts.append(settings_of(self.float8))
         sizes = [self.num_steps, self.global_batch, self.sequence_length, self.precision]
         return repr([*sizes, self.data.document_mask, self.data.weights, *parts])

@@ -1,9 +1,20 @@
 """Learning-rate schedules: pure functions from the step to a factor of the peak rate, each with a linear warm-up."""
 
 import math
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 Kind = Literal["cosine", "wsd", "linear", "constant"]
+
+
+@runtime_checkable  # the command line checks values against it
+class LearningRateSchedule(Protocol):
+    def warmup_steps(self, num_steps: int) -> int:
+        """Of a run of ``num_steps``."""
+        ...
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Factor of the peak rate of the update after ``step`` of ``num_steps`` updates."""
+        ...
 
 
 class Schedule:

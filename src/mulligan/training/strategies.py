@@ -133,9 +133,9 @@ class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
             state, in_parts = {}, {}
             for index, moments in saved["state"].items():
                 own = parameters[index]
-                state[index] = {key: _like(own, value) if value.ndim else value for key, value in moments.items()}
+                state[index] = {key: _like(own, value) for key, value in moments.items()}
                 for key, value in moments.items():
-                    if value.is_meta:
+                    if isinstance(value, Tensor) and value.is_meta:
                         in_parts[f"optimizer_states.{number}.state.{index}.{key}"] = state[index][key]
             read_into(self._loaded_from, in_parts)
             optimizer.load_state_dict(saved | {"state": state})
@@ -176,11 +176,11 @@ def _timeout(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _like(own: Tensor, whole: Tensor) -> Tensor:
-    """``whole`` spread over the ranks as ``own`` is, or an empty tensor for it. Every rank has read it, so nothing is
-    sent.
+def _like(own: Tensor, whole: Any) -> Any:
+    """``whole`` spread over the ranks as ``own`` is, or an empty tensor for it; a number as it is. Every rank has read
+    it, so nothing is sent.
     """
-    if not isinstance(own, DTensor):
+    if not isinstance(own, DTensor) or not isinstance(whole, Tensor) or not whole.ndim:
         return whole
     spread = torch.empty_like(own, dtype=whole.dtype)
     if not whole.is_meta:

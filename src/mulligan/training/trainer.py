@@ -34,6 +34,7 @@ def make_trainer(
     *,
     deterministic: bool,
     num_steps: int,
+    log_every_n_steps: int,
     folder: Path,
     loggers: list[Logger],
     callbacks: list[Callback],
@@ -50,6 +51,7 @@ def make_trainer(
         made = trainer(
             max_steps=num_steps,
             max_epochs=-1,
+            log_every_n_steps=log_every_n_steps,
             logger=loggers,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(), *([_float16(accelerator)] if is_float16 else [])],

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from mulligan.evaluation.held_out import perplexity
@@ -56,7 +57,7 @@ class LogMetrics(Callback):
         wait_for(pl_module.device)  # what is queued is training
         self._pause = time.perf_counter()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:  # before any callback's end of it
         if pl_module.validation_sums is None or trainer.sanity_checking:
             return
         cross_entropy, count, num_bytes = pl_module.take_validation_sums()
@@ -66,6 +67,8 @@ class LogMetrics(Callback):
             "val_bits_per_token": cross_entropy / count / NATS_PER_BIT,
             "val_bits_per_byte": cross_entropy / num_bytes / NATS_PER_BIT,
         }
+        # Where callbacks look that watch a metric.
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.latest_validation.items()})
         self.log_numbers(trainer, pl_module, self.latest_validation)
         self.leave_out(time.perf_counter() - self._pause)
 
@@ -99,7 +102,7 @@ class LogMetrics(Callback):
         self.tokens_trained += tokens
         self.seconds_trained += seconds
         metrics = {
-            "learning_rate": module.optimizer_recipe.lr * module.rate_factor(step - 1),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["initial_lr"] * module.rate_factor(step - 1),
             "tokens_per_second": tokens / seconds,
             "tokens_seen": float(step * self.tokens_per_step),
             "tokens_lost": float(module.ledger.lost_before(step) * self.tokens_per_step),

@@ -43,7 +43,7 @@ class Standstill(Callback):
         entropy = unigram_entropy(_sampled(trainer))
         if self._lowest < entropy:
             return
-        rate = f"optimizer.lr={pl_module.optimizer_recipe.lr:g}"
+        rate = f"optimizer.lr={trainer.optimizers[0].param_groups[0]['initial_lr']:g}"
         text = (
             f"step {trainer.global_step}: no loss was below {self._lowest:.2f} yet, and a model which knows only how "
             f"often each token comes has {entropy:.2f}: is {rate} too high, or too low?"
