@@ -19,6 +19,7 @@ import torch
 import mulligan
 from mulligan.cli.compose import CONF
 from mulligan.files import append_line, read_json, sha256_file
+from mulligan.report.run_files import json_lines
 from mulligan.training.run import TrainingRun
 
 GIT_SECONDS = 30.0  # a large checkout on a slow disk
@@ -43,6 +44,12 @@ def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any
         "machine": machine(),
     }
     append_line(run.folder / "provenance.jsonl", json.dumps(entry))
+
+
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The line of the start at step 0 that the run in ``folder`` goes back to; empty where it is not known."""
+    starts = [entry for entry in json_lines(folder / "provenance.jsonl") if entry.get("step") == 0]
+    return starts[-1] if starts else {}
 
 
 def source() -> dict[str, Any]:

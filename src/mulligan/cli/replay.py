@@ -18,6 +18,7 @@ from mulligan.cli.record import (
     read_earlier_records,
     read_record,
 )
+from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.train import quiet_lightning
 from mulligan.launcher import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
@@ -58,7 +59,7 @@ class Replay:
         content = played_again(self.recorded, folder) | {"callbacks": callbacks, "stability": None}
         if self.ledger.path.is_file():
             shutil.copy(self.ledger.path, folder)
-        run: TrainingRun = build(content)
+        run: TrainingRun = build(on_recorded_data(content, self.folder))
         run.trainer.strategy.checkpoint_io = self.comparison
         run.callbacks.extend([SameData(self.comparison.data_fingerprint), StopAfter(self.comparison.steps[-1])])
         return run

@@ -11,22 +11,23 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from mulligan.cli.binding import check_changes
 from mulligan.cli.compose import build, check, plain
 from mulligan.cli.console import Reporter
 from mulligan.cli.provenance import note_start, source
 from mulligan.cli.record import (
     DECIDED_ONCE,
     NEUTRAL,
-    bound_differences,
     check_is_of_a_run,
     checkpoints_of,
     differences,
+    has_same_data,
     keep_record,
     read_record,
-    recorded_model,
     shared_keys,
     write_record,
 )
+from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.train_tables import print_closing, print_opening
 from mulligan.files import exclusive
 from mulligan.launcher import is_launched_rank_zero
@@ -119,21 +120,12 @@ def _checked(
     """The run, its whole config, and how that differs from the one it was begun with; ValueError where it may not."""
     if recorded is not None:
         content |= {key: recorded[key] for key in DECIDED_ONCE if key in recorded and content[key] == "auto"}
-    run: TrainingRun = build(content)
+    keeps_data = recorded is not None and has_same_data(recorded, content)
+    run: TrainingRun = build(on_recorded_data(content, folder) if keeps_data else content)
     content |= {"precision": run.precision, "compile": run.compile}
     changes = differences(recorded, content) if recorded is not None else []
     if recorded is not None and changes:
-        bound = bound_differences(changes, before=recorded_model(recorded, folder), now=run.model)
-        if bound:
-            raise ValueError(
-                f"{folder} cannot go on from other weights, as another model or with another order of data; begin a "
-                f"run of another name. Different: {'; '.join(bound)}"
-            )
-    if changes and not run.accept_changes:
-        raise ValueError(
-            f"{folder} was begun with another config; set accept_changes=true or another name. "
-            f"Different: {'; '.join(changes)}"
-        )
+        check_changes(run, content, folder, recorded, changes)
     return run, content, changes
 
 

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from mulligan.data.prepare import Report
+from mulligan.data.prepared import Report
 from mulligan.files import write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
@@ -136,7 +136,7 @@ class TrainingRun(RunSettings):
         ledger = Ledger(self.folder / "ledger.jsonl", writes=self.is_rank_zero)
         found = newest_whole(self.checkpoint.folder, ledger, lambda text: None, thorough=False)
         datamodule = ShardsDataModule(
-            recipe=self.data,
+            data=self.data,
             sequence_length=self.sequence_length,
             global_batch=self.global_batch,
             micro_batch=self.micro_batch,
