@@ -23,6 +23,7 @@ def test_what_a_run_has_lost_of_its_folder_is_named_or_made_anew(here: Cli, tiny
     assert here("evaluate", "run=runs/default").stderr.endswith("go on with the run to write it anew\n")
     assert here("train", *tiny).returncode == 0
     assert read_json(run / "data.json") == noted
+    assert [path.name for path in (run / "metrics").iterdir()] == ["version_0"], "no step came that could be logged"
     inside = here("train", *tiny, "name=default/checkpoints")
     assert (inside.returncode, inside.stdout) == (2, "")
     assert "folder=runs/default/checkpoints lies inside that of another run, runs/default: choose" in inside.stderr

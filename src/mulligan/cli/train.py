@@ -3,7 +3,7 @@
 import logging
 import signal
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,9 @@ def work(config: DictConfig) -> None:
                 _draw(folder)
             _end_started_ranks(run)
             raise
+        finally:
+            if speaks:
+                _remove_empty_versions(folder)
     if summary is not None:
         _draw(folder)
         print_closing(summary, folder)
@@ -127,6 +130,13 @@ def _checked(
     if recorded is not None and changes:
         check_changes(run, content, folder, recorded, changes)
     return run, content, changes
+
+
+def _remove_empty_versions(folder: Path) -> None:
+    """Lightning makes a logger's folder before it is known whether a step will come."""
+    for version in folder.glob("*/version_*"):
+        with suppress(OSError):  # it holds metrics
+            version.rmdir()
 
 
 def _draw(folder: Path) -> None:
