@@ -1,5 +1,6 @@
 """What a checkpoint must agree with, and what today's config puts in the place of what it says."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,17 @@ def take_loss_scale(checkpoint: dict[str, Any], loss_scale: LossScale | None) ->
     saved = checkpoint["state_dict"].items()
     kept = {name: tensor for name, tensor in saved if name in own or not name.startswith("loss_scale.")}
     checkpoint["state_dict"] = own | kept
+
+
+def change_of_rate(checkpoint: dict[str, Any], rate: float) -> str | None:
+    """What to say where a run goes on at another learning rate than it had come to; None where it does not."""
+    before = float(checkpoint["optimizer_states"][0]["param_groups"][0]["lr"])
+    if math.isclose(before, rate, rel_tol=1e-6):
+        return None
+    return (
+        f"the learning rate at step {checkpoint['global_step']} was {before:.3g} and is {rate:.3g} now: optimizer, "
+        "schedule or length differ"
+    )
 
 
 def take_recipe(checkpoint: dict[str, Any], recipe: AdamWRecipe, rate_factor: float) -> None:

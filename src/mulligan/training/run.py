@@ -17,13 +17,14 @@ from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.stability import Refit
 from mulligan.training.callbacks.standstill import Standstill
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
-from mulligan.training.checkpoints import model_part, newest_whole
+from mulligan.training.checkpoints import load_unsharded, model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.event_logger import closed_at_the_end, event_loggers
 from mulligan.training.lean_loop import make_lean
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
+from mulligan.training.resuming import change_of_rate
 from mulligan.training.rewind import begin_anew, keeps_state
 from mulligan.training.run_settings import RunSettings
 from mulligan.training.strategies import whole_on_rank_zero
@@ -195,6 +196,17 @@ class TrainingRun(RunSettings):
         checkpoint_io = self.trainer.strategy.checkpoint_io
         assert isinstance(checkpoint_io, AtomicCheckpointIO)
         checkpoint_io.chosen = found and found.path
-        if found is not None:
-            where = "all was trained by" if found.step >= self.num_steps else "going on from"
-            warn(f"{where} step {found.step} ({found.path})")
+        if found is None:
+            return
+        if found.step > self.num_steps:
+            raise ValueError(
+                f"{self.folder} is at step {found.step}, which lies behind the {self.num_steps} steps asked for: give "
+                f"max_steps={found.step} or more; `mulligan export run={self.folder} step={self.num_steps} to=FILE` "
+                "gives the weights of then, where that checkpoint is kept"
+            )
+        where = "all was trained by" if found.step == self.num_steps else "going on from"
+        warn(f"{where} step {found.step} ({found.path})")
+        cuts = ledger.before(found.ledger_lines).rate_factor(found.step)  # not those of later: the guard tells of them
+        rate = self.optimizer.lr * self.schedule.factor(found.step, self.num_steps) * cuts
+        if changed := change_of_rate(load_unsharded(found.path, mmap=True), rate):
+            warn(changed)
