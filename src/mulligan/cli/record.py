@@ -36,14 +36,15 @@ NEUTRAL = (
     "validation_samples",
 )
 FREE = (*NEUTRAL, "deterministic", "micro_batch", "trainer")  # or change them by rounding only
-DATA = ("data.sources", "data.split_seed", "data.tokenizer", "data.validation_fraction")  # decide the prepared bytes
+# What decides the prepared bytes.
+DATA = ("data.sources", "data.split_seed", "data.tokenizer", "data.validation_fraction", "tokenizer")
+BY_BYTES = (*DATA, "initial_weights")  # bound, unless they stand for the same bytes in another place
 # What a run cannot change even when told: its next samples follow from the step and these.
 BOUND = (
-    *DATA,
+    *BY_BYTES,
     "data.weights",
     "global_batch_samples",
     "global_batch_tokens",
-    "initial_weights",
     "seed",
     "sequence_length",
 )
@@ -147,16 +148,11 @@ def has_same_data(recorded: dict[str, Any], content: dict[str, Any]) -> bool:
     return not any(is_one_of(key, DATA) for key, _, _ in different_keys(recorded, content, free=()))
 
 
-def bound_differences(
-    changes: list[str], *, before: ModelConfig, now: ModelConfig, same: tuple[str, ...] = ()
-) -> list[str]:
-    """Those of the differences that no ``accept_changes`` allows; the model's too where its weights would not fit.
-    Keys of ``same`` have other values by now that stand for the same bytes.
-    """
+def bound_differences(changes: list[str], *, before: ModelConfig, now: ModelConfig) -> list[str]:
+    """Those of the differences that no ``accept_changes`` allows; the model's too where its weights would not fit."""
     shapes = [{name: weight.shape for name, weight in empty_weights(one).items()} for one in (before, now)]
     bound = BOUND if shapes[0] == shapes[1] else (*BOUND, "model")
-    keys = {change: change.split(":")[0] for change in changes}
-    return [change for change, key in keys.items() if is_one_of(key, bound) and not is_one_of(key, same)]
+    return [change for change in changes if is_one_of(change.split(":")[0], bound)]
 
 
 def _same(one: Any, other: Any) -> bool:

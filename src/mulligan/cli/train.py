@@ -11,11 +11,12 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mulligan.cli.binding import check_changes
+from mulligan.cli.binding import accepted_changes
 from mulligan.cli.compose import build, check, plain
 from mulligan.cli.console import Reporter
-from mulligan.cli.provenance import note_start, source
+from mulligan.cli.provenance import begun_with, note_start, overwritten, source
 from mulligan.cli.record import (
+    BY_BYTES,
     DECIDED_ONCE,
     NEUTRAL,
     check_is_of_a_run,
@@ -56,10 +57,12 @@ def work(config: DictConfig) -> None:
     made_with = source() if speaks else {}
 
     def record() -> None:
-        if recorded is not None and differences(recorded, content, free=NEUTRAL):
+        if recorded is not None and differences(recorded, content, free=(*NEUTRAL, *BY_BYTES)):
             keep_record(folder, run.trainer.global_step)
         write_record(folder, content)
-        note_start(run, HydraConfig.get().overrides.task, made_with)
+        noted = note_start(run, HydraConfig.get().overrides.task, made_with)
+        if other := overwritten(noted["initial_weights_sha256"], begun_with(folder)):
+            print(f"{other}: it goes on from its checkpoint, but cannot be played again", flush=True)
         for logger in run.trainer.loggers:
             logger.log_hyperparams(content)
 
@@ -126,10 +129,7 @@ def _checked(
     keeps_data = recorded is not None and has_same_data(recorded, content)
     run: TrainingRun = build(on_recorded_data(content, folder) if keeps_data else content)
     content |= {"precision": run.precision, "compile": run.compile}
-    changes = differences(recorded, content) if recorded is not None else []
-    if recorded is not None and changes:
-        check_changes(run, content, folder, recorded, changes)
-    return run, content, changes
+    return run, content, [] if recorded is None else accepted_changes(run, content, folder, recorded)
 
 
 def _remove_empty_versions(folder: Path) -> None:

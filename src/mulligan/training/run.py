@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepared import Report
-from mulligan.files import write_json
+from mulligan.data.tokenizer import tokenizer_path
+from mulligan.files import read_json, sha256_file, write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.stability import Refit
@@ -197,6 +198,7 @@ class TrainingRun(RunSettings):
         assert isinstance(checkpoint_io, AtomicCheckpointIO)
         checkpoint_io.chosen = found and found.path
         if found is None:
+            self._look_at_tokenizer(warn)
             return
         if found.step > self.num_steps:
             raise ValueError(
@@ -210,3 +212,15 @@ class TrainingRun(RunSettings):
         rate = self.optimizer.lr * self.schedule.factor(found.step, self.num_steps) * cuts
         if changed := change_of_rate(load_unsharded(found.path, mmap=True), rate):
             warn(changed)
+
+    def _look_at_tokenizer(self, warn: Callable[[str], None]) -> None:
+        """To a model the tokens of another tokenizer than its own mean nothing."""
+        own = None if self.initial_weights is None else tokenizer_path(self.initial_weights.folder)
+        if own is None:
+            return
+        prepared = read_json(self.data.folder / "manifest.json", "tokenizer_sha256")
+        if sha256_file(own) != prepared["tokenizer_sha256"]:
+            warn(
+                f"{self.data.folder} was prepared with another tokenizer than {own} of initial_weights, whose numbers "
+                f"stand for other text: set tokenizer=file tokenizer.model_file={own}, unless that is meant"
+            )
