@@ -39,10 +39,13 @@ def _key(change: str) -> str:
 def _same_bytes(run: TrainingRun, folder: Path) -> tuple[str, ...]:
     """Keys of which today's values stand for the bytes that the run was begun with."""
     begun, manifest, initial = begun_with(folder), run.data.folder / "manifest.json", run.initial_weights
-    fingerprint = read_json(manifest, "fingerprint")["fingerprint"] if manifest.is_file() else None
+    data = read_json(manifest, "fingerprint", "tokenizer_sha256") if manifest.is_file() else None
     weights = None if initial is None else sha256_file(initial.weights_path)
     same: tuple[str, ...] = ()
-    if fingerprint is not None and fingerprint == begun.get("data_fingerprint"):
+    if data is not None and (data["fingerprint"], data["tokenizer_sha256"]) == (
+        begun.get("data_fingerprint"),
+        begun.get("tokenizer_sha256"),
+    ):
         same += DATA
     if weights is not None and weights == begun.get("initial_weights_sha256"):
         same += ("initial_weights",)
