@@ -39,13 +39,11 @@ def _key(change: str) -> str:
 def _same_bytes(run: TrainingRun, folder: Path) -> tuple[str, ...]:
     """Keys of which today's values stand for the bytes that the run was begun with."""
     begun, manifest, initial = begun_with(folder), run.data.folder / "manifest.json", run.initial_weights
-    data = read_json(manifest, "fingerprint", "tokenizer_sha256") if manifest.is_file() else None
+    prepared = read_json(manifest, "fingerprint", "tokenizer_sha256") if manifest.is_file() else {}
+    data = [prepared.get(key) for key in ("fingerprint", "tokenizer_sha256")]
     weights = None if initial is None else sha256_file(initial.weights_path)
     same: tuple[str, ...] = ()
-    if data is not None and (data["fingerprint"], data["tokenizer_sha256"]) == (
-        begun.get("data_fingerprint"),
-        begun.get("tokenizer_sha256"),
-    ):
+    if prepared and data == [begun.get(key) for key in ("data_fingerprint", "tokenizer_sha256")]:
         same += DATA
     if weights is not None and weights == begun.get("initial_weights_sha256"):
         same += ("initial_weights",)
