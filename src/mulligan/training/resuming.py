@@ -29,15 +29,11 @@ def take_loss_scale(checkpoint: dict[str, Any], loss_scale: LossScale | None) ->
     checkpoint["state_dict"] = own | kept
 
 
-def change_of_rate(checkpoint: dict[str, Any], rate: float) -> str | None:
-    """What to say where a run goes on at another learning rate than it had come to; None where it does not."""
+def change_of_rate(checkpoint: dict[str, Any], rate: float) -> str:
+    """What to say behind the step where a run goes on at another learning rate than it had come to; else nothing."""
     before = float(checkpoint["optimizer_states"][0]["param_groups"][0]["lr"])
-    if math.isclose(before, rate, rel_tol=1e-6):
-        return None
-    return (
-        f"the learning rate at step {checkpoint['global_step']} was {before:.3g} and is {rate:.3g} now: optimizer, "
-        "schedule or length differ"
-    )
+    is_same = math.isclose(before, rate, rel_tol=1e-6)
+    return "" if is_same else f"; the learning rate at this step was {before:.3g} and is {rate:.3g} now"
 
 
 def take_recipe(checkpoint: dict[str, Any], recipe: AdamWRecipe, rate_factor: float) -> None:

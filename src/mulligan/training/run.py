@@ -207,11 +207,10 @@ class TrainingRun(RunSettings):
                 "gives the weights of then, where that checkpoint is kept"
             )
         where = "all was trained by" if found.step == self.num_steps else "going on from"
-        warn(f"{where} step {found.step} ({found.path})")
         cuts = ledger.before(found.ledger_lines).rate_factor(found.step)  # not those of later: the guard tells of them
         rate = self.optimizer.lr * self.schedule.factor(found.step, self.num_steps) * cuts
-        if changed := change_of_rate(load_unsharded(found.path, mmap=True), rate):
-            warn(changed)
+        changed = change_of_rate(load_unsharded(found.path, mmap=True), rate)
+        warn(f"{where} step {found.step} ({found.path}){changed}")
 
     def _look_at_tokenizer(self, warn: Callable[[str], None]) -> None:
         """To a model the tokens of another tokenizer than its own mean nothing."""
