@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,29 @@ def test_what_cannot_be_accepted_leaves_the_run_as_it_was(here: Cli, tiny: tuple
         (("model.width=32", "optimizer.lr=1e-2"), "begin a run of another name. Different: model.width: 16 -> 32"),
         (("global_batch_samples=8", "seed=5"), "order of data; begin a run of another name. Different: global_batch"),
         (("seed=5",), "Different: seed: 0 -> 5"),
-        (("data.split_seed=5", "max_steps=10"), "the checkpoint was trained on data"),
+        (("data.split_seed=5", "max_steps=10"), "Different: data.split_seed: 1 -> 5. It reads its prepared data and"),
     ):
         refused = here("train", *tiny, *overrides, "accept_changes=true")
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
         assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_the_same_data_from_another_place_can_be_accepted(
+    here: Cli, tiny: tuple[str, ...], corpus: Path, tmp_path: Path
+) -> None:
+    assert here("train", *tiny, "max_steps=2").returncode == 0
+    shutil.copytree(corpus, tmp_path / "moved")
+    keys = (*tiny, "data.sources.files.paths=[moved/*.txt]", "data.folder=anew")
+    assert "leave the keys of data as they were\n" in here("train", *keys, "max_steps=2").stderr
+    (tmp_path / "runs/default/data.json").unlink()  # or the folder that it names
+    refused = here("train", *keys, "max_steps=4", "accept_changes=true")
+    assert (refused.returncode, "`mulligan prepare` with these keys first\n" in refused.stderr) == (2, True)
+    assert not (tmp_path / "anew").exists(), "hours of work for another run's data"
+    of_preparing = [key for key in keys if key.startswith(("data", "tokenizer"))]
+    assert here("prepare", *of_preparing).returncode == 0
+    done = here("train", *keys, "max_steps=4", "accept_changes=true")
+    assert (done.returncode, "going on from step 2" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_run_in_use_is_named(here: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def test_what_a_run_has_lost_of_its_folder_is_named_or_made_anew(here: Cli, tiny
     assert here("evaluate", "run=runs/default").stderr.endswith("go on with the run to write it anew\n")
     assert here("train", *tiny).returncode == 0
     assert read_json(run / "data.json") == noted
+    assert [path.name for path in (run / "metrics").iterdir()] == ["version_0"], "no step came that could be logged"
     inside = here("train", *tiny, "name=default/checkpoints")
     assert (inside.returncode, inside.stdout) == (2, "")
     assert "folder=runs/default/checkpoints lies inside that of another run, runs/default: choose" in inside.stderr
@@ -60,11 +61,28 @@ def test_checkpoints_that_lie_elsewhere_are_not_begun_anew_beside(here: Cli, tin
     assert here("train", *tiny, "checkpoint.folder=elsewhere").returncode == 0
 
 
+def test_a_run_needs_its_prepared_data_and_no_texts(here: Cli, tiny: Tiny, corpus: Path, tmp_path: Path) -> None:
+    """The texts are gone, and so is the tokenizer's file; the prepared folder has moved."""
+    shutil.copytree(corpus, own := tmp_path / "own")
+    assert here("train", *tiny, "name=other", "max_steps=1").returncode == 0
+    shutil.copy(Path(read_json(tmp_path / "runs/other/data.json")["folder"], "tokenizer.model"), own)
+    keys = (*tiny, f"data.sources.files.paths=[{own}/*.txt]", f"tokenizer.model_file={own}/tokenizer.model")
+    assert here("train", *keys, "data.folder=first", "max_steps=4").returncode == 0
+    shutil.rmtree(own)
+    assert here("replay", "run=runs/default").returncode == 0
+    (tmp_path / "first").rename(tmp_path / "second")
+    longer = here("train", *keys, "data.folder=second", "max_steps=6", "accept_changes=true")
+    assert (longer.returncode, "going on from step 4" in longer.stdout) == (0, True), longer.stderr
+    shutil.rmtree(tmp_path / "second")
+    assert "is not a file" in here("train", *keys, "data.folder=second").stderr, "it has to be prepared anew"
+
+
 def test_a_replay_on_other_data_is_refused(here: Cli, tiny: Tiny, corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(corpus, own := tmp_path / "own")
     assert here("train", *tiny, f"data.sources.files.paths=[{own}/*.txt]").returncode == 0
     with (own / "00.txt").open("a") as text:
         text.write("some new text\n")
+    (tmp_path / "runs/default/data.json").unlink()
     refused = here("replay", "run=runs/default")
     assert refused.returncode == 2
     assert "the run was trained on data" in refused.stderr

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from mulligan.files import sha256_file, write_json
+from mulligan.files import read_json, sha256_file, write_json
 from mulligan.model.transformer import Transformer
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.run import TrainingRun
@@ -65,6 +65,35 @@ def test_the_run_is_bound_to_them(make_run: MakeRun, tiny: tuple[str, ...], here
     assert done.returncode == 2
     assert "cannot go on from other weights" in done.stderr
     assert "initial_weights: begun -> None" in done.stderr
+
+
+def test_the_folder_may_have_another_name_but_not_other_weights(
+    make_run: MakeRun, tiny: tuple[str, ...], here: Cli
+) -> None:
+    save(make_run(), Path("begun"))
+    assert here("train", *tiny, "initial_weights=begun", "max_steps=2").returncode == 0
+    Path("begun").rename("renamed")
+    keys = (*tiny, "initial_weights=renamed", "accept_changes=true")
+    assert here("train", *keys[:-1], "max_steps=2").returncode == 0
+    longer = here("train", *keys, "max_steps=4", "schedule=constant")
+    assert (longer.returncode, "initial_weights" in longer.stdout) == (0, False), longer.stderr
+    Path("runs/default/config_until_step_00000002.yaml").unlink()  # of another length and schedule
+    save_file(load_file("renamed/model.safetensors"), "renamed/model.safetensors", {"other": "bytes"})
+    replayed = here("replay", "run=runs/default")
+    assert (replayed.returncode, "initial_weights holds" in replayed.stderr) == (2, True), replayed.stderr
+    longer = here("train", *keys, "max_steps=6", "schedule=constant")
+    assert "it goes on from its checkpoint, but cannot be played again\n" in longer.stdout
+
+
+def test_another_tokenizer_than_that_of_the_model_is_told(make_run: MakeRun) -> None:
+    save(make_run(), Path("begun"))
+    make_run("max_steps=1", "name=alone", "initial_weights=begun").train(silent, silent)
+    data = Path(read_json(Path("runs/alone/data.json"))["folder"])
+    for content, is_told in ((data / "tokenizer.model").read_bytes(), False), (b"another", True):
+        Path("begun/tokenizer.model").write_bytes(content)
+        said: list[str] = []
+        make_run("max_steps=1", f"name=told_{is_told}", "initial_weights=begun").train(silent, said.append)
+        assert any("another tokenizer than begun/tokenizer.model of init" in line for line in said) == is_told
 
 
 @pytest.mark.slow

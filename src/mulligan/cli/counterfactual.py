@@ -10,6 +10,7 @@ from rich.table import Table
 from mulligan.cli.compose import build
 from mulligan.cli.console import Reporter
 from mulligan.cli.record import played_again
+from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.saved_run import SavedRun
 from mulligan.cli.train import quiet_lightning
 from mulligan.training.counterfactual import Outcome, arms, try_out, verdict, write_start
@@ -35,7 +36,8 @@ def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console
             report("trying", done, len(tried))
             with TemporaryDirectory() as folder:
                 write_start(arm, ledger, Path(folder))
-                outcomes.append(try_out(arm, build(played_again(run.recorded, Path(folder), alone=True))))
+                content = played_again(run.recorded, Path(folder), alone=True)
+                outcomes.append(try_out(arm, build(on_recorded_data(content, run.folder))))
         report("trying", len(tried), len(tried))
     _show(outcomes, console)
     return {

@@ -28,8 +28,8 @@ from mulligan.training.run import TrainingRun
 GIT_SECONDS = 30.0  # a large checkout on a slow disk
 
 
-def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any]) -> None:
-    """Add the line of a start. The config and the data are there by now, and devices are in use."""
+def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any]) -> dict[str, Any]:
+    """Add the line of a start, and return it. The config and the data are there by now, and devices are in use."""
     manifest = read_json(run.data.folder / "manifest.json", "fingerprint", "tokenizer_sha256")
     initial = run.initial_weights
     entry = {
@@ -47,6 +47,21 @@ def note_start(run: TrainingRun, overrides: Sequence[str], source: dict[str, Any
         "machine": machine(),
     }
     append_line(run.folder / "provenance.jsonl", json.dumps(entry))
+    return entry
+
+
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The line of the start at step 0 that the run in ``folder`` goes back to; empty where it is not known."""
+    starts = [entry for entry in json_lines(folder / "provenance.jsonl") if entry.get("step") == 0]
+    return starts[-1] if starts else {}
+
+
+def overwritten(weights_sha256: str | None, begun: dict[str, Any]) -> str | None:
+    """What to say where the initial weights of now are not those that a run was ``begun`` with; None where they are."""
+    wanted = begun.get("initial_weights_sha256")
+    if weights_sha256 is None or wanted in (None, weights_sha256):
+        return None
+    return f"initial_weights holds {weights_sha256[:16]} by now, and the run began from {wanted[:16]}"
 
 
 def source(content: dict[str, Any]) -> dict[str, Any]:

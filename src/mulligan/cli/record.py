@@ -36,12 +36,15 @@ NEUTRAL = (
     "validation_samples",
 )
 FREE = (*NEUTRAL, "deterministic", "micro_batch", "trainer")  # or change them by rounding only
+# What decides the prepared bytes.
+DATA = ("data.sources", "data.split_seed", "data.tokenizer", "data.validation_fraction", "tokenizer")
+BY_BYTES = (*DATA, "initial_weights")  # bound, unless they stand for the same bytes in another place
 # What a run cannot change even when told: its next samples follow from the step and these.
 BOUND = (
+    *BY_BYTES,
     "data.weights",
     "global_batch_samples",
     "global_batch_tokens",
-    "initial_weights",
     "seed",
     "sequence_length",
 )
@@ -156,28 +159,33 @@ def different_keys(
     return [
         (key, before.get(key, "absent"), now.get(key, "absent"))
         for key in sorted(before.keys() | now.keys())
-        if not _same(before.get(key), now.get(key)) and not _is_one_of(key, free)
+        if not _same(before.get(key), now.get(key)) and not is_one_of(key, free)
     ]
+
+
+def has_same_data(recorded: dict[str, Any], content: dict[str, Any]) -> bool:
+    """Whether both ask for the same prepared bytes."""
+    return not any(is_one_of(key, DATA) for key, _, _ in different_keys(recorded, content, free=()))
 
 
 def bound_differences(changes: list[str], *, before: ModelConfig, now: ModelConfig) -> list[str]:
     """Those of the differences that no ``accept_changes`` allows; the model's too where its weights would not fit."""
     shapes = [{name: weight.shape for name, weight in empty_weights(one).items()} for one in (before, now)]
     bound = BOUND if shapes[0] == shapes[1] else (*BOUND, "model")
-    return [change for change in changes if _is_one_of(change.split(":")[0], bound)]
+    return [change for change in changes if is_one_of(change.split(":")[0], bound)]
 
 
 def _same(one: Any, other: Any) -> bool:
     return bool(one == other) or str(one) == str(other)  # NaN is not equal to itself
 
 
-def _is_one_of(key: str, listed: tuple[str, ...]) -> bool:
+def is_one_of(key: str, listed: tuple[str, ...]) -> bool:
     return key in listed or key.startswith(tuple(f"{parent}." for parent in listed))
 
 
 def shared_keys(content: dict[str, Any]) -> dict[str, Any]:
     """The values, by their dotted keys, that every rank must be given alike."""
-    return {key: value for key, value in _flat(content).items() if not _is_one_of(key, OF_A_RANK)}
+    return {key: value for key, value in _flat(content).items() if not is_one_of(key, OF_A_RANK)}
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

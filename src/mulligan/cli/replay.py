@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain
 from mulligan.cli.console import Reporter
+from mulligan.cli.provenance import begun_with, overwritten
 from mulligan.cli.record import (
+    BY_BYTES,
     NEUTRAL,
     check_is_of_a_run,
     checkpoints_of,
@@ -18,7 +20,9 @@ from mulligan.cli.record import (
     read_earlier_records,
     read_record,
 )
+from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.train import quiet_lightning
+from mulligan.files import sha256_file
 from mulligan.launcher import is_launched_rank_zero
 from mulligan.stability.ledger import Ledger
 from mulligan.training.replay import CompareCheckpoints, SameData, StopAfter
@@ -38,7 +42,7 @@ class Replay:
             raise ValueError(f"run={run}: no run is there (no config.yaml); give a folder such as runs/default")
         check_is_of_a_run(recorded, self.folder)
         for step, earlier in read_earlier_records(self.folder).items():
-            if changes := differences(earlier, recorded, free=NEUTRAL):
+            if changes := differences(earlier, recorded, free=(*NEUTRAL, *BY_BYTES)):
                 raise ValueError(
                     f"run={run}: its config was changed after step {step}, and one run cannot be played under two. "
                     f"Different: {'; '.join(changes)}"
@@ -59,7 +63,10 @@ class Replay:
         content |= {"callbacks": callbacks, "stability": None}
         if self.ledger.path.is_file():
             shutil.copy(self.ledger.path, folder)
-        run: TrainingRun = build(content)
+        run: TrainingRun = build(on_recorded_data(content, self.folder))
+        weights = None if run.initial_weights is None else sha256_file(run.initial_weights.weights_path)
+        if other := overwritten(weights, begun_with(self.folder)):
+            raise ValueError(f"run={self.folder}: {other}: bring those back to play it again")
         run.trainer.strategy.checkpoint_io = self.comparison
         run.callbacks.extend([SameData(self.comparison.data_fingerprint), StopAfter(self.comparison.steps[-1])])
         return run

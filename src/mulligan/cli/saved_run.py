@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mulligan.cli.record import check_is_of_a_run, checkpoints_of, read_record, recorded_model
+from mulligan.cli.recorded_data import prepared_folder
 from mulligan.data.join import verify
 from mulligan.data.order import order_of
 from mulligan.data.sequencer import Sequencer
@@ -141,13 +142,11 @@ class SavedRun:
             raise ValueError(
                 f"{path} is missing, which says where the run's data is: go on with the run to write it anew"
             )
-        noted = Path(read_json(path, "folder")["folder"])
-        moved = Path(self.recorded["data"]["folder"]) / noted.name  # with the run
-        found = next((folder for folder in (noted, moved) if folder.is_dir()), None)
+        found = prepared_folder(self.folder, self.recorded)
         if found is None:
             raise ValueError(
-                f"{noted}, which {self.folder} was trained on, is missing: bring it back, or go on with the run to "
-                "have it made again"
+                f"{read_json(path)['folder']}, which {self.folder} was trained on, is missing: bring it back, or go on "
+                "with the run to have it made again"
             )
         return found
 

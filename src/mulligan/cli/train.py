@@ -3,7 +3,7 @@
 import logging
 import signal
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,25 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from mulligan.cli.binding import accepted_changes
 from mulligan.cli.compose import build, check, plain
 from mulligan.cli.console import Reporter
-from mulligan.cli.provenance import changed_sources, note_start, source
+from mulligan.cli.provenance import begun_with, changed_sources, note_start, overwritten, source
 from mulligan.cli.record import (
+    BY_BYTES,
     DECIDED_ONCE,
     NEUTRAL,
-    bound_differences,
     check_is_of_a_run,
     check_model,
     checkpoints_of,
     differences,
+    has_same_data,
     keep_record,
     read_record,
-    recorded_model,
     shared_keys,
     write_record,
 )
+from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.train_tables import print_closing, print_opening
 from mulligan.files import exclusive
 from mulligan.launcher import is_launched_rank_zero
@@ -57,12 +59,14 @@ def work(config: DictConfig) -> None:
     made_with = source(content) if speaks else {}
 
     def record() -> None:
-        if recorded is not None and differences(recorded, content, free=NEUTRAL):
+        if recorded is not None and differences(recorded, content, free=(*NEUTRAL, *BY_BYTES)):
             keep_record(folder, run.trainer.global_step)
         write_record(folder, content)
         if changed := changed_sources(folder, made_with):
             print(f"code of your own is not what the last start had: {', '.join(changed)}", flush=True)
-        note_start(run, HydraConfig.get().overrides.task, made_with)
+        noted = note_start(run, HydraConfig.get().overrides.task, made_with)
+        if other := overwritten(noted["initial_weights_sha256"], begun_with(folder)):
+            print(f"{other}: it goes on from its checkpoint, but cannot be played again", flush=True)
         for logger in run.trainer.loggers:
             logger.log_hyperparams(content)
 
@@ -89,6 +93,9 @@ def work(config: DictConfig) -> None:
                 _draw(folder)
             _end_started_ranks(run)
             raise
+        finally:
+            if speaks:
+                _remove_empty_versions(folder)
     if summary is not None:
         _draw(folder)
         print_closing(summary, folder)
@@ -123,22 +130,17 @@ def _checked(
     """The run, its whole config, and how that differs from the one it was begun with; ValueError where it may not."""
     if recorded is not None:
         content |= {key: recorded[key] for key in DECIDED_ONCE if key in recorded and content[key] == "auto"}
-    run: TrainingRun = build(content)
+    keeps_data = recorded is not None and has_same_data(recorded, content)
+    run: TrainingRun = build(on_recorded_data(content, folder) if keeps_data else content)
     content |= {"precision": run.precision, "compile": run.compile}
-    changes = differences(recorded, content) if recorded is not None else []
-    if recorded is not None and changes:
-        bound = bound_differences(changes, before=recorded_model(recorded, folder), now=run.model)
-        if bound:
-            raise ValueError(
-                f"{folder} cannot go on from other weights, as another model or with another order of data; begin a "
-                f"run of another name. Different: {'; '.join(bound)}"
-            )
-    if changes and not run.accept_changes:
-        raise ValueError(
-            f"{folder} was begun with another config; set accept_changes=true or another name. "
-            f"Different: {'; '.join(changes)}"
-        )
-    return run, content, changes
+    return run, content, [] if recorded is None else accepted_changes(run, content, folder, recorded)
+
+
+def _remove_empty_versions(folder: Path) -> None:
+    """Lightning makes a logger's folder before it is known whether a step will come."""
+    for version in folder.glob("*/version_*"):
+        with suppress(OSError):  # it holds metrics
+            version.rmdir()
 
 
 def _draw(folder: Path) -> None:

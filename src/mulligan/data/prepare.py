@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from mulligan.data.documents import Part, Source, as_utf8_can, described
-from mulligan.data.join import SPLITS, join_parts, verify
+from mulligan.data.join import SPLITS, join_parts
+from mulligan.data.prepared import PreparedData, Report, Say
 from mulligan.data.sample import taken_in_turns
 from mulligan.data.share import Share
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
@@ -29,13 +30,11 @@ from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write, exclusive, read_json, remove_temporaries, shared, write_json
 
 FORMAT = 3  # 3: the tokenizer's sample takes turns of sources and parts, and the sources' order has a say
-Report = Callable[[str, int, int], None]  # (what, done, total)
-Say = Callable[[str], None]
 Cut = list[tuple[str, Part]]  # every part with the name of its source
 
 
-class DataRecipe:
-    """What to prepare, and how the run reads it. ``weights`` are the sources' shares of the samples."""
+class DataRecipe(PreparedData):
+    """What to prepare, and how the run reads it. Below ``folder`` each recipe has a folder of its own."""
 
     def __init__(
         self,
@@ -75,14 +74,21 @@ class DataRecipe:
                 )
         if workers is not None and workers < 1:
             raise ValueError(f"data.workers={workers} must be at least 1, or null for one a core")
-        if loader_workers < 0:
-            raise ValueError(f"data.loader_workers={loader_workers} must be 0 (a thread) or more (processes)")
-        self.name, self.sources, self.tokenizer, self.weights = name, sources, tokenizer, weights
+        self.name, self.sources, self.tokenizer = name, sources, tokenizer
         self.validation_fraction, self.split_seed = validation_fraction, split_seed
         self.workers = workers or len(os.sched_getaffinity(0))
-        self.document_mask, self.loader_workers, self.verify = document_mask, loader_workers, verify
         digest = hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
-        self.folder = Path(folder) / f"{name}-{digest[:8]}"
+        super().__init__(
+            folder=f"{folder}/{name}-{digest[:8]}",
+            weights=weights,
+            document_mask=document_mask,
+            loader_workers=loader_workers,
+            verify=verify,
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
 
     @cached_property  # as it was before anything was read
     def request(self) -> dict[str, Any]:
@@ -100,18 +106,13 @@ class DataRecipe:
     def prepare(self, report: Report, say: Say = lambda text: None) -> Path:
         """Make the prepared data unless it is there, and return its folder. Of several processes one does the work.
 
-        Calls of ``prepare_share`` that run are waited for; what they have left is done here. With ``verify`` every file
-        is compared with its sha256, at about a second a GB, the first time it is seen.
+        Calls of ``prepare_share`` that run are waited for; what they have left is done here.
         """
         if (self.folder / "parts").exists() or not (self.folder / "manifest.json").is_file():
             lock = self.folder / ".lock"
             with exclusive(lock, waiting=lambda: say(f"waiting for other processes to prepare {self.folder}")):
                 self._prepare(report, say)
-        if self.verify:
-            report("verifying", 0, 1)
-            verify(self.folder)
-            report("verifying", 1, 1)
-        return self.folder
+        return super().prepare(report, say)
 
     def prepare_share(self, share: Share, report: Report, say: Say = lambda text: None) -> None:
         """Tokenize a share of the parts, beside other processes with theirs: none waits, but for the tokenizer, which

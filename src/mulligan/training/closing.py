@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mulligan.data.prepare import DataRecipe, Report
+from mulligan.data.prepared import PreparedData, Report
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.evaluation.compression import gzip_bits_per_byte, xz_bits_per_byte
@@ -22,7 +22,7 @@ AUTOCAST_DTYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 def closing_summary(
     folder: Path,
     model: Transformer,
-    data: DataRecipe,
+    data: PreparedData,
     *,
     known: dict[str, Any],
     tokens_per_second: float | None,
@@ -68,7 +68,7 @@ def _former(path: Path) -> dict[str, Any]:
 @torch.compiler.set_stance("force_eager")  # training has ended: nothing is worth compiling again
 def closing_numbers(
     model: Transformer,
-    data: DataRecipe,
+    data: PreparedData,
     *,
     sequence_length: int,
     max_bytes: int,

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from mulligan.data.loader import Loader, MicroBatches
 from mulligan.data.order import order_of
-from mulligan.data.prepare import DataRecipe, Report, Say
+from mulligan.data.prepared import PreparedData, Report, Say
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.distributed import data_parallel
@@ -23,7 +23,7 @@ class ShardsDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        recipe: DataRecipe,
+        data: PreparedData,
         sequence_length: int,
         global_batch: int,
         micro_batch: int,
@@ -41,7 +41,7 @@ class ShardsDataModule(LightningDataModule):
         """
         super().__init__()
         self.prepare_data_per_node = False  # hosts share their storage; one of them prepares
-        self.recipe, self.sequence_length, self.seed, self.ledger = recipe, sequence_length, seed, ledger
+        self.data, self.sequence_length, self.seed, self.ledger = data, sequence_length, seed, ledger
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.validation_samples, self.report, self.say = validation_samples, report, say
         self.tensor_parallel_size = tensor_parallel_size
@@ -52,22 +52,23 @@ class ShardsDataModule(LightningDataModule):
         return self
 
     def prepare_data(self) -> None:
-        self.recipe.prepare(self.report, self.say)
+        self.data.prepare(self.report, self.say)
         self.also_on_rank_zero()
 
     def setup(self, stage: str) -> None:
-        manifest = self.recipe.folder / "manifest.json"
+        manifest = self.data.folder / "manifest.json"
         seen = read_json(manifest, "fingerprint")["fingerprint"] if manifest.is_file() else None
         check_agreement(self.decided | {f"the fingerprint in {manifest}": seen})
-        self.shards = Shards(self.recipe.folder, "train", self.sequence_length)
-        self.held_out = Shards(self.recipe.folder, "validation", self.sequence_length)
-        self.tokenizer = tokenizer_in(self.recipe.folder)
+        self.shards = Shards(self.data.folder, "train", self.sequence_length)
+        self.held_out = Shards(self.data.folder, "validation", self.sequence_length)
+        self.tokenizer = tokenizer_in(self.data.folder)
         for shards in (self.shards, self.held_out):
+            fraction = shards.manifest["request"]["validation_fraction"]
             if not sum(shards.windows_by_source().values()):
                 raise ValueError(
                     f"sequence_length={self.sequence_length} is longer than every {shards.split} shard of "
-                    f"{self.recipe.folder}, {shards.num_tokens} tokens in all; "
-                    f"make it shorter, or change data.validation_fraction={self.recipe.validation_fraction}"
+                    f"{self.data.folder}, {shards.num_tokens} tokens in all; "
+                    f"make it shorter, or change data.validation_fraction={fraction}"
                 )
         held_out_windows = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
         _, num_readers = data_parallel(self.tensor_parallel_size)
@@ -76,7 +77,7 @@ class ShardsDataModule(LightningDataModule):
                 f"validation_samples={self.validation_samples} of the windows held out are {held_out_windows}, too few "
                 f"for {num_readers} ranks; give each at least one, or raise data.validation_fraction"
             )
-        self.sequencer = order_of(self.shards, weights=self.recipe.weights, seed=self.seed, skips=self.ledger.skips)
+        self.sequencer = order_of(self.shards, weights=self.data.weights, seed=self.seed, skips=self.ledger.skips)
 
     def train_dataloader(self) -> Loader:
         trainer, (reader, num_readers) = self._trainer(), data_parallel(self.tensor_parallel_size)
@@ -87,12 +88,12 @@ class ShardsDataModule(LightningDataModule):
             micro_batch=self.micro_batch,
             rank=reader,
             world_size=num_readers,
-            document_mask=self.recipe.document_mask,
+            document_mask=self.data.document_mask,
         )
         return Loader(
             batches,
             next_step=lambda: trainer.global_step,
-            num_workers=self.recipe.loader_workers,
+            num_workers=self.data.loader_workers,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
@@ -105,7 +106,7 @@ class ShardsDataModule(LightningDataModule):
         return DataLoader(_Windows(self.held_out), sampler=batches, batch_size=None)
 
     def held_out_shards(self, max_bytes: int | None) -> Shards:
-        return Shards(self.recipe.folder, "validation", self.sequence_length, max_bytes=max_bytes)
+        return Shards(self.data.folder, "validation", self.sequence_length, max_bytes=max_bytes)
 
     def fingerprint(self) -> str:
         return str(self.shards.manifest["fingerprint"])

@@ -1,5 +1,6 @@
 """What a checkpoint must agree with, and what today's config puts in the place of what it says."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,16 @@ def take_loss_scale(checkpoint: dict[str, Any], loss_scale: LossScale | None) ->
     saved = checkpoint["state_dict"].items()
     kept = {name: tensor for name, tensor in saved if name in own or not name.startswith("loss_scale.")}
     checkpoint["state_dict"] = own | kept
+
+
+def change_of_rate(checkpoint: dict[str, Any], factor: float, peak: float | None) -> str:
+    """What to say behind the step where a run goes on at another learning rate than it had come to: ``factor`` of
+    today's ``peak``, if that is known. Nothing where it is the same.
+    """
+    group = checkpoint["optimizer_states"][0]["param_groups"][0]
+    before, rate = float(group["lr"]), factor * (group["initial_lr"] if peak is None else peak)
+    is_same = math.isclose(before, rate, rel_tol=1e-6)
+    return "" if is_same else f"; the learning rate at this step was {before:.3g} and is {rate:.3g} now"
 
 
 def take_recipe(checkpoint: dict[str, Any], fresh: Optimizer, rate_factor: float) -> None:

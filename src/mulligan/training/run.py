@@ -10,22 +10,24 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from mulligan.data.prepare import Report
+from mulligan.data.prepared import Report
+from mulligan.data.tokenizer import tokenizer_path
 from mulligan.distributed import barrier, gathered, patient_group
-from mulligan.files import write_json
+from mulligan.files import read_json, sha256_file, write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
 from mulligan.training.callbacks.checkpoint import WRITE_TIMEOUT
 from mulligan.training.callbacks.stability import Refit
 from mulligan.training.callbacks.standstill import Standstill
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
-from mulligan.training.checkpoints import model_part, newest_whole
+from mulligan.training.checkpoints import load_unsharded, model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.event_logger import closed_at_the_end, event_loggers
 from mulligan.training.lean_loop import make_lean
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
+from mulligan.training.resuming import change_of_rate
 from mulligan.training.rewind import begin_anew, keeps_state
 from mulligan.training.run_settings import RunSettings
 from mulligan.training.strategies import whole_on_rank_zero
@@ -143,7 +145,7 @@ class TrainingRun(RunSettings):
         ledger = Ledger(self.folder / "ledger.jsonl", writes=self.is_rank_zero)
         found = newest_whole(self.checkpoint.folder, ledger, lambda text: None, thorough=False)
         datamodule = ShardsDataModule(
-            recipe=self.data,
+            data=self.data,
             sequence_length=self.sequence_length,
             global_batch=self.global_batch,
             micro_batch=self.micro_batch,
@@ -202,6 +204,29 @@ class TrainingRun(RunSettings):
         checkpoint_io = self.trainer.strategy.checkpoint_io
         assert isinstance(checkpoint_io, AtomicCheckpointIO)
         checkpoint_io.chosen = found and found.path
-        if found is not None:
-            where = "all was trained by" if found.step >= self.num_steps else "going on from"
-            warn(f"{where} step {found.step} ({found.path})")
+        if found is None:
+            self._look_at_tokenizer(warn)
+            return
+        if found.step > self.num_steps:
+            raise ValueError(
+                f"{self.folder} is at step {found.step}, which lies behind the {self.num_steps} steps asked for: give "
+                f"max_steps={found.step} or more; `mulligan export run={self.folder} step={self.num_steps} to=FILE` "
+                "gives the weights of then, where that checkpoint is kept"
+            )
+        where = "all was trained by" if found.step == self.num_steps else "going on from"
+        cuts = ledger.before(found.ledger_lines).rate_factor(found.step)  # not those of later: the guard tells of them
+        factor = self.schedule.factor(found.step, self.num_steps) * cuts
+        changed = change_of_rate(load_unsharded(found.path, mmap=True), factor, getattr(self.optimizer, "lr", None))
+        warn(f"{where} step {found.step} ({found.path}){changed}")
+
+    def _look_at_tokenizer(self, warn: Callable[[str], None]) -> None:
+        """To a model the tokens of another tokenizer than its own mean nothing."""
+        own = None if self.initial_weights is None else tokenizer_path(self.initial_weights.folder)
+        if own is None:
+            return
+        prepared = read_json(self.data.folder / "manifest.json", "tokenizer_sha256")
+        if sha256_file(own) != prepared["tokenizer_sha256"]:
+            warn(
+                f"{self.data.folder} was prepared with another tokenizer than {own} of initial_weights, whose numbers "
+                f"stand for other text: set tokenizer=file tokenizer.model_file={own}, unless that is meant"
+            )

@@ -7,7 +7,7 @@ from typing import Literal
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from mulligan.data.prepare import DataRecipe
+from mulligan.data.prepared import PreparedData
 from mulligan.evaluation.suites import Suite
 from mulligan.files import sha256_file
 from mulligan.launcher import launched_world_size
@@ -69,7 +69,7 @@ class RunSettings:
         objective: NextToken,
         optimizer: OptimizerRecipe,
         schedule: LearningRateSchedule,
-        data: DataRecipe,
+        data: PreparedData,
         checkpoint: SaveCheckpoints,
         stability: Guard | None,
         trainer: Callable[..., Trainer],
@@ -78,9 +78,9 @@ class RunSettings:
         callbacks: dict[str, Callback | None],
     ) -> None:
         check_length(sequence_length=sequence_length, max_length=model.max_length)
-        if model.vocab_size < data.tokenizer.vocab_size:
+        if model.vocab_size < data.vocab_size:
             raise ValueError(
-                f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={data.tokenizer.vocab_size}"
+                f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={data.vocab_size}"
             )
         for key, number in (
             ("validate_every_n_steps", validate_every_n_steps),

@@ -99,8 +99,7 @@ class SaveCheckpoints(Callback):
         if step == self._saved_step or (step == 0 and not also_the_start):
             return
         self.wait(trainer)  # for the one before, which rank zero may be at when the others meet for this one
-        milestone = bool(self.milestone_every_n_steps) and step % (self.milestone_every_n_steps or 1) == 0
-        options = {"milestone": milestone, "ledger_lines": len(_ledger(trainer).lines)}
+        options = {"milestone": self._is_milestone(step), "ledger_lines": len(_ledger(trainer).lines)}
         trainer.save_checkpoint(checkpoint_path(self.folder, step), storage_options=options)
         self._saved_step = step
         if trainer.is_global_zero:
@@ -129,9 +128,17 @@ class SaveCheckpoints(Callback):
             logger.note_checkpoint(path, read_json(path.with_suffix(".json")))
 
     def _remove_old(self, trainer: Trainer, step: int) -> None:
-        ordinary = [found for found in listed(self.folder) if not found.milestone and found.step <= step]
+        # Milestones may be wanted since a later start than the one that saved it.
+        ordinary = [
+            found
+            for found in listed(self.folder)
+            if not found.milestone and not self._is_milestone(found.step) and found.step <= step
+        ]
         for checkpoint in ordinary[: -self.keep_last]:
             trainer.strategy.remove_checkpoint(checkpoint.path)
+
+    def _is_milestone(self, step: int) -> bool:
+        return self.milestone_every_n_steps is not None and step % self.milestone_every_n_steps == 0
 
 
 def _ledger(trainer: Trainer) -> Ledger:
