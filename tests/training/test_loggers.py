@@ -1,9 +1,13 @@
 """Loggers by name: what reaches the disk is read back."""
 
+import os
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mulligan.report.metrics import read_metrics
+from mulligan.training.csv_logger import CSVLogger
 from tests.training.conftest import MakeRun, silent
 
 
@@ -17,3 +21,33 @@ def test_tensorboard(make_run: MakeRun) -> None:
 def test_none(make_run: MakeRun) -> None:
     make_run("logger=none", "max_steps=1").train(silent, silent)
     assert not list(Path("runs/default").rglob("metrics.csv"))
+
+
+def test_a_new_column_loses_no_line_of_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = CSVLogger(tmp_path, name="metrics", flush_logs_every_n_steps=1)
+    for step in range(3):
+        logger.log_metrics({"attempt": step, "z": 0.5, 'a "quoted", name': 1.0}, step)
+    (path,) = tmp_path.rglob("metrics.csv")
+    before = path.read_bytes()
+
+    def without_room(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", without_room)
+        with pytest.raises(OSError, match="No space left"):
+            logger.log_metrics({"attempt": 3, "new": 7.0}, 3)
+    assert path.read_bytes() == before
+    logger.log_metrics({"attempt": 4, "new": 8.0, "newer": 9.0}, 4)
+    found = read_metrics(tmp_path)
+    assert [list(part) for part in found["new"]] == [[4], [8.0]]
+    assert list(found["step"].values) == [0.0, 1.0, 2.0, 4.0]
+    assert list(found["z"].values) == [0.5] * 3
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_csv_logger_that_has_nothing_to_say_makes_no_file(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    logger.log_hyperparams({"seed": 0})
+    logger.finalize("success")
+    assert not list(tmp_path.rglob("metrics.csv"))
