@@ -48,7 +48,7 @@ class Standstill(Callback):
             f"step {trainer.global_step}: no loss was below {self._lowest:.2f} yet, and a model which knows only how "
             f"often each token comes has {entropy:.2f}: is {rate} too high, or too low?"
         )
-        tell(trainer, self.say, text, attempt=pl_module.attempt, entries=pl_module.ledger.entries)
+        tell(trainer, self.say, text, attempt=pl_module.attempt, entries=pl_module.ledger.entries, numbers={})
 
 
 def unigram_entropy(tokens: NDArray[np.int64]) -> float:
