@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import csv_logs
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -14,7 +15,7 @@ from mulligan.files import atomic_write
 class CSVLogger(csv_logs.CSVLogger):
     @property
     @rank_zero_experiment
-    def experiment(self) -> "MetricsWriter":
+    def experiment(self) -> Any:
         if self._experiment is None:
             self._experiment = MetricsWriter(log_dir=self.log_dir)
         return self._experiment
