@@ -32,12 +32,13 @@ def test_a_stretch_of_one_attempt_is_seen() -> None:
 
 def test_a_rise_that_the_log_has_not_is_drawn_from_the_ledger() -> None:
     """Logged every 5 steps: what came behind step 5 was dropped by the rewind in attempt 12."""
-    rewind = REWIND | {"step": 10, "attempt": 12, "values": [[7, 3.0, 1.0], [9, 8.0, 1.0], [10, None, None]]}
+    values = [[7, 3.0, 1.0], [8, 3.2, 1.0], [9, 8.0, 1.0], [10, None, None]]
+    rewind = REWIND | {"step": 10, "attempt": 12, "values": values}
     curve = with_spikes(Curve([5, 10, 17], [3.0, 3.1, 2.9], None), [{"kind": "withheld", "attempt": 3}, rewind])
-    assert curve.steps == [5, 10, 11, 12, 17]
-    assert curve.losses[:3] == [3.0, 3.1, 8.0]
+    assert curve.steps == [5, 10, 11, 12, 17], "from right before the onset on"
+    assert curve.losses[:3] == [3.0, 3.1, 8.0], "what was logged stays"
     assert math.isnan(curve.losses[3])
-    logged = Curve([11, 12], [4.0, 5.0], None)
+    logged = Curve([10, 11, 12], [3.0, 4.0, 5.0], None)
     assert with_spikes(logged, [rewind]) == logged, "the log comes first"
 
 

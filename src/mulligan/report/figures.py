@@ -117,6 +117,7 @@ def order(figure: Figure, firsts: Indices, entries: Entries, skips: Sequence[tup
             label=names.pop(stretch.is_kept, None),
         )  # fmt: skip
     axes.set_ylabel("sample, in the run's order")
+    axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(THOUSANDS)
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")

@@ -32,15 +32,15 @@ def draw_run(folder: Path, picture: Path) -> None:
 
 
 def with_spikes(curve: Curve, entries: Sequence[dict[str, Any]]) -> Curve:
-    """``curve``, by attempt, with the losses from each onset on that the ledger has and the log, a mean over steps that
-    a rewind cuts short, has not.
+    """``curve``, by attempt, with each rise that is in the ledger and not in the log: the mean that would have shown it
+    is dropped by the rewind.
     """
     spikes = {
         entry["attempt"] - entry["step"] + step: math.nan if loss is None else loss
         for entry in entries
         if "onset" in entry
         for step, loss, _ in entry.get("values", ())
-        if step >= entry["onset"]
+        if step >= entry["onset"] - 1
     }
     if not spikes:
         return curve
