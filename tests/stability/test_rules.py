@@ -114,7 +114,7 @@ def test_kill_loss_spike_of_a_long_run_does_not_add_its_window_up_at_each_step()
     """100,000 steps with a window of 50,000: 2.5 billion additions, minutes."""
     begun = time.process_time()
     assert alarms(KillLossSpike(window=50_000), flat(2.0, 100_000)) == []
-    assert time.process_time() - begun < 20.0
+    assert time.process_time() - begun < 5.0
 
 
 def test_zclip_clips_by_the_decaying_mean_and_variance_of_clipped_norms() -> None:

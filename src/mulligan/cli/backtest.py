@@ -81,7 +81,7 @@ def work(config: DictConfig) -> None:
     if test.guarded_by:
         told = f"the run's own detector had {' '.join(test.guarded_by)}: give these too to judge as it did"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
-    scores = test.scores()  # of a million points it takes minutes
+    scores = test.scores()  # of a million points that takes a minute or more
     if test.output is not None:
         write_json(test.output, _numbers(test, scores))
     console.print(_table(scores))

@@ -105,25 +105,19 @@ class SpikeDetection:
 
 
 class RunningSum:
-    """Of what was added and not taken again, without a rounding that would stay: a window of a long run has 50,000
-    losses, too many to add up at each step.
+    """Of what was added and not taken off again, without a rounding that would stay: the window of a long run has
+    50,000 losses, too many to add up at each step.
     """
 
     def __init__(self) -> None:
         self._finite = Fraction()
         self._others: Counter[str] = Counter()  # nan, inf
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, times: int = 1) -> None:
         if math.isfinite(value):
-            self._finite += Fraction(value)
+            self._finite += times * Fraction(value)
         else:
-            self._others[str(value)] += 1
-
-    def take(self, value: float) -> None:
-        if math.isfinite(value):
-            self._finite -= Fraction(value)
-        else:
-            self._others[str(value)] -= 1
+            self._others[str(value)] += times
 
     @property
     def value(self) -> float:
@@ -158,7 +152,7 @@ class KillLossSpike:
             is_high = self._seen >= 2 * self.window and self._high >= self.window / 2
             alarm = self._outliers > self.patience or is_high
             self._high -= self._losses[0] > self.loss_cap
-            self._sum.take(self._losses[0])
+            self._sum.add(self._losses[0], times=-1)
         self._losses.append(loss)
         self._sum.add(loss)
         self._high += loss > self.loss_cap
