@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve
-from mulligan.report.picture import GIVEN_UP, KEPT, draw_curve, draw_run, with_spikes
+from mulligan.report.picture import GIVEN_UP, KEPT, draw_curve, draw_run, draw_stretches, with_spikes
 from mulligan.stability.ledger import Ledger
 
 REWIND = {"kind": "rewind", "attempt": 11, "step": 11, "target": 8, "onset": 9, "trigger": "loss"}
@@ -28,6 +28,16 @@ def test_a_stretch_of_one_attempt_is_seen() -> None:
     assert [(list(line.get_xdata()), line.get_marker()) for line in axes.lines[:3:2]] == [
         (list(range(1, 9)), "None"), ([12], "o")
     ]  # fmt: skip
+
+
+def test_of_a_long_stretch_what_left_the_kept_line_has_no_mark_of_its_own() -> None:
+    figure = Figure()
+    axes, rewind = figure.subplots(), REWIND | {"step": 9000, "attempt": 9000, "target": 4000}
+    draw_stretches(axes, range(1, 9001), [3.0 + math.sin(at) for at in range(9000)], [rewind], marker="o")
+    kept, given_up = axes.lines
+    assert all(1900 < len(line.get_xdata()) < 2100 for line in axes.lines)
+    assert [line.get_markevery()[0] for line in (kept, given_up)] == [0, 1]
+    figure.draw_without_rendering()
 
 
 def test_a_rise_that_the_log_has_not_is_drawn_from_the_ledger() -> None:

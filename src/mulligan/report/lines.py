@@ -16,11 +16,15 @@ DOT: dict[str, Any] = {"marker": "o", "markersize": 3}
 
 
 def draw_line(axes: Axes, xs: Numbers, ys: Numbers, **style: Any) -> None:
-    """What is not finite is a gap."""
     shown = standing_out(ys)
-    values = np.where(np.isfinite(ys), ys, np.nan)[shown]
-    dot = DOT if np.isfinite(values).sum() == 1 else {}
-    axes.plot(np.asarray(xs)[shown], values, **dot | style)
+    draw_points(axes, np.asarray(xs)[shown], np.asarray(ys)[shown], **style)
+
+
+def draw_points(axes: Axes, xs: Numbers, ys: Numbers, **style: Any) -> None:
+    """All of them, joined; what is not finite is a gap."""
+    is_finite = np.isfinite(ys)
+    dot = DOT if is_finite.sum() == 1 else {}
+    axes.plot(xs, np.where(is_finite, ys, np.nan), **dot | style)
 
 
 def standing_out(values: Numbers) -> Indices:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve, read_curve
-from mulligan.report.lines import Numbers, draw_line, standing_out
+from mulligan.report.lines import Numbers, draw_points, standing_out
 from mulligan.report.palette import GIVEN_UP, KEPT, WITHHELD
 from mulligan.report.stretches import stretches
 from mulligan.stability.ledger import Ledger
@@ -101,4 +101,4 @@ def draw_stretches(
             shown = start + standing_out(values[start:stop])
             xs, ys = np.asarray(attempts)[shown], np.asarray(values)[shown]
             own = np.flatnonzero(xs > stretch.after).tolist()
-            draw_line(axes, xs, ys, label=label, markevery=own, **drawn)
+            draw_points(axes, xs, ys, label=label, markevery=own, **drawn)
