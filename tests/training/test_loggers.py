@@ -44,6 +44,9 @@ def test_a_new_column_loses_no_line_of_the_csv(tmp_path: Path, monkeypatch: pyte
     assert list(found["step"].values) == [0.0, 1.0, 2.0, 4.0]
     assert list(found["z"].values) == [0.5] * 3
     assert not list(tmp_path.rglob("*.tmp"))
+    path.unlink()
+    logger.log_metrics({"attempt": 5, "new": 1.0}, 5)
+    assert path.read_text().count("\n") == 2, "a file that somebody took away is begun anew, with its header"
 
 
 def test_a_csv_logger_that_has_nothing_to_say_makes_no_file(tmp_path: Path) -> None:

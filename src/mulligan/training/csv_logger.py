@@ -29,7 +29,7 @@ class MetricsWriter(csv_logs.ExperimentWriter):
             return
         self.metrics = []  # also where that fails: nothing may come behind half a line
         more = sorted({name for line in lines for name in line} - set(self.metrics_keys))
-        if more:
+        if more or not path.is_file():
             widen(path, self.metrics_keys, more)
             self.metrics_keys += more
         with path.open("a", newline="") as file:
@@ -37,12 +37,12 @@ class MetricsWriter(csv_logs.ExperimentWriter):
 
 
 def widen(path: Path, names: Sequence[str], more: Sequence[str]) -> None:
-    """Put empty columns behind those that the file in ``path`` has; without any it is not there yet."""
+    """Put empty columns behind ``names``, which the file in ``path`` has, if it is there."""
     header = io.StringIO()
     csv.writer(header).writerow([*names, *more])
     with atomic_write(path) as widened:
         widened.write(header.getvalue().encode())
-        if names:
+        if path.is_file():
             with path.open("rb") as lines:
                 next(lines)
                 widened.writelines(line.rstrip(b"\r\n") + b"," * len(more) + b"\r\n" for line in lines)
