@@ -1,7 +1,6 @@
 """The picture of a run: its loss against every update ever tried, with what its ledger gave up and why."""
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,13 +91,14 @@ def draw_stretches(
     """
     kept: dict[str, Any] = {"color": KEPT, "linewidth": 1.2} | style
     unnamed = dict(zip((True, False), labels, strict=True))
-    for stretch in stretches(entries, int(attempts[-1])):
-        start = bisect_left(attempts, stretch.after + stretch.is_kept)  # what was given up left the kept line
-        stop = bisect_right(attempts, stretch.last)
+    all_xs, all_ys = np.asarray(attempts), np.asarray(values)
+    for stretch in stretches(entries, int(all_xs[-1])):
+        start = np.searchsorted(all_xs, stretch.after + stretch.is_kept)  # what was given up left the kept line
+        stop = np.searchsorted(all_xs, stretch.last, side="right")
         if start < stop:
             drawn = kept if stretch.is_kept else kept | {"color": GIVEN_UP}
             label = unnamed.pop(stretch.is_kept, None)
-            shown = start + standing_out(values[start:stop])
-            xs, ys = np.asarray(attempts)[shown], np.asarray(values)[shown]
+            shown = start + standing_out(all_ys[start:stop])
+            xs, ys = all_xs[shown], all_ys[shown]
             own = np.flatnonzero(xs > stretch.after).tolist()
             draw_points(axes, xs, ys, label=label, markevery=own, **drawn)
