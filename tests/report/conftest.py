@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mulligan.files import write_json
+from mulligan.report.metrics import Column
 from mulligan.report.run_files import Planned, RunFiles, read_run
 from mulligan.stability.ledger import Ledger
 
@@ -32,6 +34,14 @@ def logged(attempt: int, step: int, loss: float | str, **more: float) -> dict[st
         "attempt": attempt, "step": step, "cross_entropy": loss, "z_loss": 0.01, "label_smoothing": 0.0,
         "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": 100.0, "goodput": step / attempt,
     } | more  # fmt: skip
+
+
+def column(attempts: Sequence[int], values: Sequence[float]) -> Column:
+    return Column(np.array(attempts), np.array(values))
+
+
+def points(column: Column) -> list[tuple[int, float]]:
+    return list(zip(column.attempts.tolist(), column.values.tolist(), strict=True))
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

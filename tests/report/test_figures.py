@@ -1,6 +1,7 @@
 """What stands in the pictures, also where a curve has holes."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,14 +9,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mulligan.report import figures
-from mulligan.report.metrics import Column
 from mulligan.report.palette import GIVEN_UP, KEPT
-from tests.report.conftest import REWIND
+from tests.report.conftest import REWIND, column
 
 ENTRIES = [REWIND | {"kind": "rewind"}]
 ATTEMPTS = list(range(1, 15))
-GONE = Column(ATTEMPTS, [math.nan] * 14)
-RISING = Column(ATTEMPTS, [float(at) for at in ATTEMPTS])
+GONE = column(ATTEMPTS, [math.nan] * 14)
+RISING = column(ATTEMPTS, [float(at) for at in ATTEMPTS])
 
 
 def labels(figure: Figure, number: int = 0) -> list[str]:
@@ -23,9 +23,9 @@ def labels(figure: Figure, number: int = 0) -> list[str]:
 
 
 def test_the_loss_has_its_band_its_validation_and_its_gaps() -> None:
-    holed = Column(ATTEMPTS, [math.inf if at == 5 else 3.0 for at in ATTEMPTS])
-    figure, band = Figure(), (Column(ATTEMPTS, [3.0] * 14), Column(ATTEMPTS, [3.5] * 14))
-    figures.loss(figure, holed, band, Column([7, 8, 10, 14], [3.1, 3.0, 3.9, 2.9]), ENTRIES, last=16)
+    holed = column(ATTEMPTS, [math.inf if at == 5 else 3.0 for at in ATTEMPTS])
+    figure, band = Figure(), (column(ATTEMPTS, [3.0] * 14), column(ATTEMPTS, [3.5] * 14))
+    figures.loss(figure, holed, band, column([7, 8, 10, 14], [3.1, 3.0, 3.9, 2.9]), ENTRIES, last=16)
     assert labels(figure) == [
         "the detector's band", "held out", "held out, given up", "kept", "given up by a rewind", "not finite"
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def test_the_loss_has_its_band_its_validation_and_its_gaps() -> None:
 
 def test_terms_that_are_zero_are_left_out() -> None:
     figure = Figure()
-    zero = Column(ATTEMPTS, [0.0] * 14)
+    zero = column(ATTEMPTS, [0.0] * 14)
     figures.terms(figure, {"cross_entropy": RISING, "z_loss": RISING, "label_smoothing": zero}, last=14)
     assert labels(figure) == ["cross entropy", "z loss"]
     assert figure.axes[0].get_yscale() == "log"
@@ -58,7 +58,7 @@ def test_a_column_without_a_number_is_drawn_as_such() -> None:
 def test_mfu_has_the_axis_at_the_right() -> None:
     figure = Figure()
     figures.speed(
-        figure, Column([1, 2], [100.0, 200.0]), Column([1, 2], [0.1, 0.2]), Column([1, 2], [1.0, 1.0]), last=2
+        figure, column([1, 2], [100.0, 200.0]), column([1, 2], [0.1, 0.2]), column([1, 2], [1.0, 1.0]), last=2
     )
     (right,) = figure.axes[0].child_axes
     figure.draw_without_rendering()
@@ -81,3 +81,13 @@ def test_two_runs_are_told_apart() -> None:
     figures.comparison(figure, (RISING, RISING), (RISING, RISING))
     assert [axes.get_xlabel() for axes in figure.axes] == ["step", "tokens read and kept"]
     assert labels(figure) == ["the other run", "this run"]
+
+
+def test_a_run_of_one_step_is_seen_at_whole_steps() -> None:
+    one, figure = column([1], [3.0]), Figure()
+    figures.comparison(figure, (one, one), (one, one))
+    assert {line.get_marker() for axes in figure.axes for line in axes.lines} == {"o"}
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+    for draw in (partial(figures.rate, rates=one, entries=[]), partial(figures.terms, columns={"cross_entropy": one})):
+        draw(alone := Figure(), last=1)
+        assert [line.get_marker() for line in alone.axes[0].lines] == ["o"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.report.metrics import Column, read_metrics
-from tests.report.conftest import write_csv
+from mulligan.report.metrics import read_metrics
+from tests.report.conftest import points, write_csv
 
 
 def test_the_later_start_counts_and_empty_cells_are_no_numbers(tmp_path: Path) -> None:
@@ -15,8 +15,8 @@ def test_the_later_start_counts_and_empty_cells_are_no_numbers(tmp_path: Path) -
     second = [{"attempt": 3, "loss": "nan"}, {"attempt": 3, "val": 7.0}, {"attempt": 4, "loss": 3.0}]
     write_csv(tmp_path / "metrics/version_1/metrics.csv", second)
     found = read_metrics(tmp_path)
-    assert found["val"] == Column([3], [7.0])
-    assert found["loss"].attempts == [1, 2, 3, 4]
+    assert points(found["val"]) == [(3, 7.0)]
+    assert found["loss"].attempts.tolist() == [1, 2, 3, 4]
     assert math.isnan(found["loss"].values[2])
     assert found["loss"].last == 3.0
 
@@ -27,7 +27,7 @@ def test_what_an_earlier_start_logged_beyond_is_not_of_this_run(tmp_path: Path) 
     write_csv(tmp_path / "metrics/version_0/metrics.csv", first)
     write_csv(tmp_path / "metrics/version_1/metrics.csv", [{"attempt": at, "loss": 5.0} for at in (10, 20)])
     found = read_metrics(tmp_path)
-    assert found["loss"] == Column([10, 20], [5.0, 5.0])
+    assert points(found["loss"]) == [(10, 5.0), (20, 5.0)]
     assert "old" not in found
 
 
@@ -35,3 +35,12 @@ def test_a_row_without_an_attempt_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "metrics/version_0/metrics.csv", [{"attempt": 1.5, "loss": 5.0}])
     with pytest.raises(ValueError, match=r"metrics.csv:2: attempt=1.5 must be a whole number"):
         read_metrics(tmp_path)
+
+
+def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
+    rows = [{"attempt": 1, "loss": 5.0, "note": "no number"}, {"attempt": 2, "loss": "x", "note": ""}]
+    write_csv(tmp_path / "metrics/version_0/metrics.csv", rows[:1])
+    assert read_metrics(tmp_path, ["attempt", "loss", "other"]).keys() == {"attempt", "loss"}
+    write_csv(tmp_path / "metrics/version_0/metrics.csv", rows)
+    with pytest.raises(ValueError, match=r"metrics.csv:3: loss='x' is not a number"):
+        read_metrics(tmp_path, ["attempt", "loss"])

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 
 from mulligan.files import exclusive
-from mulligan.report.metrics import Column
 from mulligan.report.run_files import RunFiles, json_lines
-from tests.report.conftest import CLOSING, REWIND, MakeRun, logged
+from tests.report.conftest import CLOSING, REWIND, MakeRun, logged, points
 
 
 def test_a_healed_run(healed: RunFiles) -> None:
     assert healed.is_finished
     assert (healed.step, healed.num_attempts) == (12, 15)
     kept = healed.kept("cross_entropy")
-    assert kept.attempts == list(range(1, 13)), "by step, without what was given up"
+    assert kept.attempts.tolist() == list(range(1, 13)), "by step, without what was given up"
     assert kept.values == pytest.approx([3.9, 3.8, 3.7, 3.6, 3.5, 3.4, 3.3, 3.2, 3.0, 3.0, 3.0, 3.0])
-    assert healed.kept("cross_entropy", per_step=32).attempts == [32 * step for step in range(1, 13)]
+    assert healed.kept("cross_entropy", per_step=32).attempts.tolist() == [32 * step for step in range(1, 13)]
 
 
 def test_an_empty_folder(made_run: MakeRun) -> None:
@@ -38,7 +37,7 @@ def test_a_last_line_that_a_kill_cut_off_is_left_out(made_run: MakeRun, tmp_path
     made_run([logged(1, 1, 4.0)])
     with (tmp_path / "made/metrics/version_0/metrics.csv").open("a") as file:
         file.write("2,2")
-    assert made_run().metrics["cross_entropy"] == Column([1], [4.0])
+    assert points(made_run().metrics["cross_entropy"]) == [(1, 4.0)]
 
 
 def test_a_cut_line_leaves_out_the_curves_and_says_where(made_run: MakeRun, tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_a_cut_line_leaves_out_the_curves_and_says_where(made_run: MakeRun, tmp_
 def test_several_starts_and_the_end_still_to_come(made_run: MakeRun) -> None:
     run = made_run([logged(1, 1, 4.0), logged(2, 2, 3.5)], [logged(2, 2, 3.4), logged(3, 3, 3.0)])
     assert (run.step, run.is_finished) == (3, False)
-    assert run.metrics["cross_entropy"] == Column([1, 2, 3], [4.0, 3.4, 3.0])
+    assert points(run.metrics["cross_entropy"]) == [(1, 4.0), (2, 3.4), (3, 3.0)]
 
 
 def test_a_summary_of_an_earlier_end_does_not_finish_a_longer_run(made_run: MakeRun) -> None:
@@ -67,6 +66,12 @@ def test_halted_until_it_goes_on(made_run: MakeRun) -> None:
     run = made_run(rows, ledger=[("halt", REWIND)])
     assert (run.is_halted, run.step, run.num_attempts) == (True, 8, 11)
     assert not made_run(rows, [logged(12, 9, 4.0)]).is_halted
+
+
+def test_of_a_run_that_was_halted_at_its_start_nothing_is_kept(made_run: MakeRun) -> None:
+    run = made_run([logged(step, step, 4.0) for step in range(1, 12)], ledger=[("halt", REWIND | {"target": 0})])
+    assert points(run.kept("cross_entropy")) == []
+    assert run.newest_kept("cross_entropy") is None
 
 
 def test_whether_a_run_is_at_work_is_no_error_where_it_cannot_be_told(

@@ -56,6 +56,25 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(make_run: MakeRun, at_batch
     assert_same(*map(load_checkpoint, ended))
 
 
+def test_tokens_per_second_are_those_of_all_starts(make_run: MakeRun) -> None:
+    interrupted(make_run, 5)  # the newest checkpoint is that of step 4
+    slow = load_checkpoint(CHECKPOINTS / "step_00000004.ckpt")["callbacks"]["LogMetrics"]
+    assert slow["tokens_trained"] == 4 * 4 * 32
+    resumed = make_run()
+    summary = resumed.fit(silent, silent)
+    assert summary is not None
+    assert resumed.metrics.tokens_trained == 8 * 4 * 32
+    assert resumed.metrics.seconds_trained > slow["seconds_trained"]
+    assert summary["tokens_per_second"] == resumed.metrics.tokens_trained / resumed.metrics.seconds_trained
+
+
+def test_a_rewind_takes_no_time_back(make_run: MakeRun) -> None:
+    metrics = make_run().metrics
+    metrics.load_state_dict({"tokens_trained": 9, "seconds_trained": 3.0})
+    metrics.load_state_dict({"tokens_trained": 5, "seconds_trained": 2.0})
+    assert metrics.state_dict() == {"tokens_trained": 9, "seconds_trained": 3.0}
+
+
 def test_it_goes_on_with_another_split_into_micro_batches(make_run: MakeRun) -> None:
     whole = make_run("name=whole", "micro_batch=4").fit(silent, silent)
     interrupted(make_run, 9, "micro_batch=2")
@@ -264,8 +283,8 @@ def assert_same(first: Any, second: Any) -> None:
     if isinstance(first, dict):
         assert first.keys() == second.keys()
         # How many held-out batches Lightning has counted depends on whether the kill came before or after them.
-        # The ledger's lines hold the time.
-        keys = [key for key in first if not str(key).startswith(("epoch_loop.val_loop", "ledger"))]
+        # The ledger's lines hold the time, and LogMetrics how long training took.
+        keys = [key for key in first if not str(key).startswith(("epoch_loop.val_loop", "ledger", "LogMetrics"))]
         first, second = [first[key] for key in keys], [second[key] for key in keys]
     if isinstance(first, list | tuple):
         for one, other in zip(first, second, strict=True):

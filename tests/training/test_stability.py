@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import InstantiationException
 
+from mulligan.report.metrics import read_metrics
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.faults import ScaledGradient
@@ -47,6 +48,9 @@ def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) ->
         ("withheld", 7), ("withheld", 8), ("rewind", 9)
     ]  # fmt: skip
     assert (entries[-1]["trigger"], entries[-1]["onset"], entries[-1]["target"]) == ("gradient", 9, 6)
+    logged = read_metrics(Path("runs/default"))
+    assert list(logged["judged_loss"].values) == [entry["loss"] for entry in entries]
+    assert list(logged["judged_gradient_norm"].values) == [entry["gradient_norm"] for entry in entries]
 
 
 def test_the_last_step_is_judged_too(make_run: MakeRun) -> None:

@@ -65,6 +65,7 @@ def test_a_run_with_a_rewind_is_all_there(make_run: MakeRun) -> None:
     assert alert.text.startswith("step 10: spike (loss, from step 9 on")
     table = json.loads(next(Path("runs/default/wandb").rglob("*.table.json")).read_text())
     (entry,) = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert (event["judged_loss"], event["judged_gradient_norm"]) == (entry["loss"], entry["gradient_norm"])
     assert dict(zip(table["columns"], table["data"][0], strict=True)).items() <= entry.items()
     refs = [(record.artifact.type, entry.ref) for record in found for entry in record.artifact.manifest.contents]
     manifest = json.loads(Path("runs/default/data.json").read_text())["folder"] + "/manifest.json"

@@ -1,5 +1,6 @@
 """``mulligan backtest curve=FILE``: what our detector and other frameworks' rules make of a recorded loss curve."""
 
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Backtest:
             self.guarded_by = _other_settings(read_record(self.path) or {}, stability.detector)
         if spikes is None:
             ledger = recorded_spikes(Ledger(self.path / "ledger.jsonl", writes=False)) if self.path.is_dir() else []
-            spikes = [spike for spike in ledger if any(step in range(*spike) for step in self.curve.steps)]
+            spikes = [spike for spike in ledger if len({bisect_left(self.curve.steps, step) for step in spike}) > 1]
             self.origin = "in the ledger" if spikes else "seen in hindsight"
             if len(spikes) < len(ledger):
                 self.origin += f" ({len(ledger) - len(spikes)} of the ledger's lie between the steps that were logged)"
@@ -75,14 +76,14 @@ def _other_settings(recorded: dict[str, Any], detector: Detector) -> list[str]:
 
 def work(config: DictConfig) -> None:
     test: Backtest = build(plain(config))
-    scores = test.scores()
-    if test.output is not None:
-        write_json(test.output, _numbers(test, scores))
     console = Console()
     console.print(_opening(test), markup=False, highlight=False, soft_wrap=True)
     if test.guarded_by:
         told = f"the run's own detector had {' '.join(test.guarded_by)}: give these too to judge as it did"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
+    scores = test.scores()  # of a million points that takes a minute or more
+    if test.output is not None:
+        write_json(test.output, _numbers(test, scores))
     console.print(_table(scores))
 
 

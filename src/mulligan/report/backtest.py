@@ -106,6 +106,7 @@ def judge(rule: Rule, curve: Curve, spikes: Sequence[Span]) -> Score | None:
     norms: Sequence[float | None] = [None] * len(curve.steps) if curve.norms is None else curve.norms
     raised = [rule.observe(*point) for point in zip(curve.steps, curve.losses, norms, strict=True)]
     alarms, counted = _spans(raised), [Span(spike.start, spike.stop + GRACE) for spike in spikes]
+    covered = _positions(counted)
     first = [next((at for at in range(*span) if at < len(raised) and raised[at]), None) for span in counted]
     return Score(
         alarms=alarms,
@@ -113,10 +114,8 @@ def judge(rule: Rule, curve: Curve, spikes: Sequence[Span]) -> Score | None:
             curve.steps[at] - curve.steps[span.start] for at, span in zip(first, counted, strict=True) if at is not None
         ],
         missed=first.count(None),
-        false_alarms=sum(
-            not any(alarm.start < span.stop and span.start < alarm.stop for span in counted) for alarm in alarms
-        ),
-        alarmed_outside=len(_positions(alarms) - _positions(counted)),
+        false_alarms=sum(covered.isdisjoint(range(*alarm)) for alarm in alarms),
+        alarmed_outside=len(_positions(alarms) - covered),
         num_points=len(raised),
     )
 

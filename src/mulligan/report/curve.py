@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 # What a column is called where the user does not say: our own runs' names first. ``attempt`` only grows, also over
 # rewinds, and detectors judge the bare cross-entropy.
@@ -20,8 +20,13 @@ class Curve(NamedTuple):
 
 
 class Row(NamedTuple):
-    place: str
+    file: Path
+    line: int
     cells: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
 
     def number(self, name: str) -> float | None:
         cell = self.cells.get(name)
@@ -41,20 +46,20 @@ def read_curve(
     The files of a run's starts are joined: where a start went over steps again, it is the later one that counts.
     Raises ValueError, naming file and line, where something cannot be read or steps go back.
     """
-    tables = [(file, list(rows_of(file))) for file in metrics_files(path)]
-    names = dict.fromkeys(name for _, rows in tables for row in rows for name in row.cells)
+    files = metrics_files(path)
+    names = dict.fromkeys(name for file in files for name in _names_in(file))
     if not names:
-        raise ValueError(f"{tables[0][0]}:1: the file has no rows")
+        raise ValueError(f"{files[0]}:1: the file has no rows")
     step_name, loss_name = (
         _name(path, names, what, given) for what, given in (("step", step_column), ("loss", loss_column))
     )
     has_norms = norm_column is not None or any(name in names for name in USUAL_NAMES["norm"])
     norm_name = _name(path, names, "norm", norm_column) if has_norms else ""
     points: dict[int, tuple[float, float | None]] = {}
-    for _, rows in tables:
+    for file in files:
         last: int | None = None
         of_start: dict[int, tuple[float, float | None]] = {}
-        for row in rows:
+        for row in rows_of(file):
             loss, step = row.number(loss_name), row.number(step_name)
             if loss is None:
                 continue
@@ -97,32 +102,53 @@ def metrics_files(path: Path) -> list[Path]:
 
 
 def rows_of(file: Path) -> Iterator[Row]:
-    """Raises ValueError, naming file and line, at one that is not whole. The last one of a logger's file, which a kill
-    may have cut off, is left out then.
-    """
-    # A byte that is no text becomes U+FFFD, which is no number and no name: the row's own check then names the line.
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        if file.suffix == ".jsonl":
+    """Raises ValueError, naming file and line, at one that is not whole."""
+    if file.suffix == ".jsonl":
+        with _opened(file) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield Row(f"{file}:{number}", json_object(f"{file}:{number}", line))
-            return
-        is_a_loggers = file.parent.name.startswith("version_")
+                    yield Row(file, number, json_object(f"{file}:{number}", line))
+        return
+    table = cells_of(file)
+    _, header = next(table)
+    for number, cells in table:
+        yield Row(file, number, dict(zip(header, cells, strict=True)))
+
+
+def cells_of(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Of each line of a CSV file its number and its cells, the header's first. Raises ValueError as ``rows_of``; the
+    last line of a logger's file, which a kill may have cut off, is left out then.
+    """
+    is_a_loggers = file.parent.name.startswith("version_")
+    with _opened(file) as lines:
         reader = csv.reader((line for line in lines if line.endswith(("\n", "\r"))) if is_a_loggers else lines)
         try:
             header = [name.strip() for name in next(reader, [])]
             for name in header:
                 if name and header.count(name) > 1:
                     raise ValueError(f"{file}:1: the header names the column {name!r} twice")
+            yield 1, header
             for cells in reader:
                 if cells and len(cells) != len(header):
                     raise ValueError(
                         f"{file}:{reader.line_num}: {len(cells)} cells where the header has {len(header)}; was it cut?"
                     )
                 if cells:
-                    yield Row(f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True)))
+                    yield reader.line_num, cells
         except csv.Error as error:
             raise ValueError(f"{file}:{reader.line_num}: {error}") from None
+
+
+def _opened(file: Path) -> TextIO:
+    # A byte that is no text becomes U+FFFD, which is no number and no name: the row's own check then names the line.
+    return file.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _names_in(file: Path) -> Iterator[str]:
+    for row in rows_of(file):
+        yield from row.cells
+        if file.suffix == ".csv":  # its header's, as those of every row
+            return
 
 
 def json_object(place: str, line: str | bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,9 +12,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from mulligan.data.sequencer import Indices
 from mulligan.report.curve import Curve
+from mulligan.report.lines import PARTS, Numbers, draw_line, standing_out
 from mulligan.report.metrics import Column
 from mulligan.report.palette import BAND, GIVEN_UP, INK, KEPT, WITHHELD
-from mulligan.report.picture import draw_curve, draw_stretches
+from mulligan.report.picture import draw_curve, draw_stretches, with_spikes
 from mulligan.report.stretches import stretches
 
 Entries = Sequence[dict[str, Any]]
@@ -33,14 +35,17 @@ def loss(
     axes = figure.subplots()
     if band is not None:
         (attempts, centres), (_, limits) = band
-        axes.fill_between(attempts, centres, limits, color=BAND, alpha=0.6, linewidth=0, label="the detector's band")
+        shown = standing_out(limits)
+        within = attempts[shown], centres[shown], limits[shown]
+        axes.fill_between(*within, color=BAND, alpha=0.6, linewidth=0, label="the detector's band")
     if validation is not None:
         draw_stretches(
             axes, *validation, entries, labels=("held out", "held out, given up"), color=INK, marker="o",
             markerfacecolor="white", markersize=4, linewidth=0.7,
         )  # fmt: skip
-    draw_curve(axes, Curve(losses.attempts, losses.values, None), entries)
-    _mark_what_is_not_finite(axes, losses)
+    curve = with_spikes(Curve(losses.attempts.tolist(), losses.values.tolist(), None), entries)
+    draw_curve(axes, curve, entries)
+    _mark_what_is_not_finite(axes, curve.steps, curve.losses)
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, borderaxespad=0.2)
     _count_attempts(axes, last)
 
@@ -51,8 +56,8 @@ def terms(figure: Figure, columns: dict[str, Column], last: int) -> None:
     styles = {"cross_entropy": (KEPT, "-"), "z_loss": (WITHHELD, "--"), "label_smoothing": (GIVEN_UP, ":")}
     for name, (color, line) in styles.items():
         column = columns.get(name)
-        if column is not None and any(value > 0.0 for value in column.values):
-            axes.plot(*column, color=color, linestyle=line, linewidth=1.1, label=name.replace("_", " "))
+        if column is not None and (column.values > 0.0).any():
+            draw_line(axes, *column, color=color, linestyle=line, linewidth=1.1, label=name.replace("_", " "))
     _make_logarithmic(axes)
     axes.set_ylabel("nats a token")
     if axes.lines:
@@ -64,7 +69,7 @@ def norm(figure: Figure, norms: Column, entries: Entries, last: int) -> None:
     axes = figure.subplots()
     draw_stretches(axes, norms.attempts, norms.values, entries)
     _make_logarithmic(axes)
-    if marks := _mark_what_is_not_finite(axes, norms):
+    if marks := _mark_what_is_not_finite(axes, *norms):
         axes.legend(handles=marks, loc="upper left")
     axes.set_ylabel("gradient norm before clipping")
     _count_attempts(axes, last)
@@ -81,7 +86,7 @@ def rate(figure: Figure, rates: Column, entries: Entries, last: int) -> None:
 
 def speed(figure: Figure, speeds: Column, mfu: Column | None, goodput: Column, last: int) -> None:
     above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
-    above.plot(*speeds, color=KEPT, linewidth=1.0)
+    draw_line(above, *speeds, color=KEPT, linewidth=1.0)
     above.set_ylim(bottom=0.0)
     above.set_ylabel("tokens a second")
     above.yaxis.set_major_formatter(THOUSANDS)
@@ -90,8 +95,8 @@ def speed(figure: Figure, speeds: Column, mfu: Column | None, goodput: Column, l
         share = 100.0 * mfu.last / speeds.last  # one is a multiple of the other
         right = above.secondary_yaxis("right", functions=(lambda y: y * share, lambda y: y / share))
         right.set_ylabel("MFU, %")
-    below.plot(*goodput, color=INK, linewidth=1.1)
-    below.set_ylim(min([0.9, *goodput.values]) - 0.02, 1.02)
+    draw_line(below, *goodput, color=INK, linewidth=1.1)
+    below.set_ylim(min(0.9, goodput.values.min()) - 0.02, 1.02)
     below.set_ylabel("goodput")
     _count_attempts(below, last)
 
@@ -102,16 +107,17 @@ def order(figure: Figure, firsts: Indices, entries: Entries, skips: Sequence[tup
     for start, stop in skips:
         axes.axhspan(start, stop, color=GIVEN_UP, alpha=0.14, linewidth=0, label=label)
         label = None
-    attempts = range(1, len(firsts) + 1)
+    attempts = np.arange(1, len(firsts) + 1)
     names = {True: "read and kept", False: "read and given up"}
     for stretch in stretches(entries, len(firsts)):
         shown = slice(stretch.after, stretch.last)
         color = KEPT if stretch.is_kept else GIVEN_UP
-        axes.plot(
-            attempts[shown], firsts[shown], color=color, linewidth=1.6, solid_capstyle="butt",
+        draw_line(
+            axes, attempts[shown], firsts[shown], color=color, linewidth=1.6, solid_capstyle="butt",
             label=names.pop(stretch.is_kept, None),
         )  # fmt: skip
     axes.set_ylabel("sample, in the run's order")
+    axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(THOUSANDS)
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")
@@ -123,19 +129,20 @@ def comparison(figure: Figure, ours: tuple[Column, Column], theirs: tuple[Column
     for axes, mine, other, label in zip(
         figure.subplots(1, 2, sharey=True), ours, theirs, ("step", "tokens read and kept"), strict=True
     ):
-        axes.plot(*other, color=WITHHELD, linewidth=1.0, linestyle=(0, (4, 1)), label="the other run")
-        axes.plot(*mine, color=KEPT, linewidth=1.2, label="this run")
+        draw_line(axes, *other, color=WITHHELD, linewidth=1.0, linestyle=(0, (4, 1)), label="the other run")
+        draw_line(axes, *mine, color=KEPT, linewidth=1.2, label="this run")
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(THOUSANDS)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
     figure.axes[0].set_ylabel("cross-entropy, nats a token")
     figure.axes[0].legend(loc="upper right")
 
 
-def _mark_what_is_not_finite(axes: Axes, column: Column) -> list[Line2D]:
-    gone = [at for at, value in zip(*column, strict=True) if not math.isfinite(value)]
-    if not gone:
+def _mark_what_is_not_finite(axes: Axes, attempts: Numbers, values: Numbers) -> list[Line2D]:
+    gone = np.asarray(attempts)[~np.isfinite(values)]
+    if not len(gone):
         return []
+    gone = gone[:: 1 + len(gone) // (2 * PARTS)]
     top, above = [0.98] * len(gone), axes.get_xaxis_transform()
     return axes.plot(gone, top, "v", color=GIVEN_UP, transform=above, label="not finite", markersize=4)
 

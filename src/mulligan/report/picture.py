@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve, read_curve
+from mulligan.report.lines import Numbers, draw_points, standing_out
 from mulligan.report.palette import GIVEN_UP, KEPT, WITHHELD
 from mulligan.report.stretches import stretches
 from mulligan.stability.ledger import Ledger
@@ -19,12 +21,30 @@ NARROW = 0.75  # of the width: notes behind it stand to the left of their line
 
 def draw_run(folder: Path, picture: Path) -> None:
     """Draw the metrics and the ledger in a run's ``folder`` to ``picture``, a PNG. Needs a CSV logger's metrics."""
-    curve, entries = read_curve(folder), Ledger(folder / "ledger.jsonl", writes=False).entries
+    entries = Ledger(folder / "ledger.jsonl", writes=False).entries
+    curve = with_spikes(read_curve(folder), entries)
     figure = Figure(figsize=(10.0, 4.8), layout="constrained")
     axes = figure.subplots()
     draw_curve(axes, curve, entries)
     axes.set_title(folder.name, loc="left")
     figure.savefig(picture, dpi=110)
+
+
+def with_spikes(curve: Curve, entries: Sequence[dict[str, Any]]) -> Curve:
+    """``curve``, by attempt, with each rise that is in the ledger and not in the log: the mean that would have shown it
+    is dropped by the rewind.
+    """
+    spikes = {
+        entry["attempt"] - entry["step"] + step: math.nan if loss is None else loss
+        for entry in entries
+        if "onset" in entry
+        for step, loss, _ in entry.get("values", ())
+        if step >= entry["onset"] - 1
+    }
+    if not spikes:
+        return curve
+    points = spikes | dict(zip(curve.steps, curve.losses, strict=True))
+    return Curve(sorted(points), [points[at] for at in sorted(points)], None)
 
 
 def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> None:
@@ -59,8 +79,8 @@ def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> N
 
 def draw_stretches(
     axes: Axes,
-    attempts: Sequence[int],
-    values: Sequence[float],
+    attempts: Numbers,
+    values: Numbers,
     entries: Sequence[dict[str, Any]],
     *,
     labels: tuple[str, str] = ("kept", "given up by a rewind"),
@@ -71,14 +91,14 @@ def draw_stretches(
     """
     kept: dict[str, Any] = {"color": KEPT, "linewidth": 1.2} | style
     unnamed = dict(zip((True, False), labels, strict=True))
-    for stretch in stretches(entries, attempts[-1]):
-        shown = [
-            (attempt, value if math.isfinite(value) else math.nan)
-            for attempt, value in zip(attempts, values, strict=True)
-            if stretch.after + stretch.is_kept <= attempt <= stretch.last  # what was given up left the kept line
-        ]
-        if shown:
+    all_xs, all_ys = np.asarray(attempts), np.asarray(values)
+    for stretch in stretches(entries, int(all_xs[-1])):
+        start = np.searchsorted(all_xs, stretch.after + stretch.is_kept)  # what was given up left the kept line
+        stop = np.searchsorted(all_xs, stretch.last, side="right")
+        if start < stop:
             drawn = kept if stretch.is_kept else kept | {"color": GIVEN_UP}
-            own = [place for place, (attempt, _) in enumerate(shown) if attempt > stretch.after]
             label = unnamed.pop(stretch.is_kept, None)
-            axes.plot(*zip(*shown, strict=True), label=label, markevery=own, **drawn)
+            shown = start + standing_out(all_ys[start:stop])
+            xs, ys = all_xs[shown], all_ys[shown]
+            own = np.flatnonzero(xs > stretch.after).tolist()
+            draw_points(axes, xs, ys, label=label, markevery=own, **drawn)

@@ -3,11 +3,18 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mulligan.files import is_exclusive, read_json
 from mulligan.report.curve import json_object
-from mulligan.report.metrics import Column, read_metrics
+from mulligan.report.metrics import EMPTY, Column, read_metrics
 from mulligan.report.stretches import stretches
 from mulligan.stability.ledger import Ledger
+
+SHOWN = (  # of the columns
+    "attempt", "step", "cross_entropy", "z_loss", "label_smoothing", "loss_centre", "loss_limit", "gradient_norm",
+    "learning_rate", "tokens_per_second", "mfu", "goodput", "val_cross_entropy", "val_perplexity", "val_bits_per_byte",
+)  # fmt: skip
 
 
 class Planned(NamedTuple):
@@ -68,22 +75,21 @@ class RunFiles(NamedTuple):
 
     def newest_kept(self, name: str) -> float | None:
         """The last value of a column that no rewind gave up, None where there is no such."""
-        values = self.kept(name).values if name in self.metrics else []
-        return values[-1] if values else None
+        kept = self.kept(name) if name in self.metrics else EMPTY
+        return kept.last if len(kept.values) else None
 
     def kept(self, name: str, *, per_step: int = 1) -> Column:
         """A column by the steps that were kept, or by ``per_step`` times these: tokens, say."""
-        value_of, lost = dict(zip(*self.metrics[name], strict=True)), 0
-        attempts, values = [], []
+        column, lost = self.metrics[name], 0
+        steps, values = [EMPTY.attempts], [EMPTY.values]
         for stretch in stretches(self.ledger.entries, self.num_attempts):
             if not stretch.is_kept:
                 lost += stretch.last - stretch.after
                 continue
-            for attempt in range(stretch.after + 1, stretch.last + 1):
-                if attempt in value_of:
-                    attempts.append((attempt - lost) * per_step)
-                    values.append(value_of[attempt])
-        return Column(attempts, values)
+            start, stop = np.searchsorted(column.attempts, (stretch.after, stretch.last), side="right")
+            steps.append((column.attempts[start:stop] - lost) * per_step)
+            values.append(column.values[start:stop])
+        return Column(np.concatenate(steps), np.concatenate(values))
 
 
 def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoint: int) -> RunFiles:
@@ -92,7 +98,7 @@ def read_run(folder: Path, planned: Planned, ledger: Ledger, *, newest_checkpoin
     metrics, unreadable = {}, None
     if any(folder.rglob("version_*/metrics.csv")):
         try:
-            metrics = read_metrics(folder)
+            metrics = read_metrics(folder, SHOWN)
         except ValueError as error:  # a line that a kill cut off, say
             unreadable = str(error)
     summary = read_json(folder / "summary.json", "step") if (folder / "summary.json").is_file() else {}

@@ -4,8 +4,9 @@ They are fed the same scalars, and keep what is odd about them: what a NaN or a 
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
+from fractions import Fraction
 from typing import ClassVar, Protocol
 
 from mulligan.stability.detector import Detector
@@ -103,6 +104,26 @@ class SpikeDetection:
         return off >= abs(self.rtol * mean) and (self.atol is None or off >= abs(self.atol))
 
 
+class RunningSum:
+    """Of what was added and not taken off again, without a rounding that would stay: the window of a long run has
+    50,000 losses, too many to add up at each step.
+    """
+
+    def __init__(self) -> None:
+        self._finite = Fraction()
+        self._others: Counter[str] = Counter()  # nan, inf
+
+    def add(self, value: float, times: int = 1) -> None:
+        if math.isfinite(value):
+            self._finite += times * Fraction(value)
+        else:
+            self._others[str(value)] += times
+
+    @property
+    def value(self) -> float:
+        return float(self._finite) + sum(float(name) for name, count in self._others.items() if count)
+
+
 class KillLossSpike:
     """llm-foundry's KillLossSpike (mosaicml/llm-foundry, llmfoundry/callbacks/kill_loss_spike_callback.py): the run is
     stopped when more than ``patience`` losses in a row are ``multiplier`` times the mean of the last ``window``, or,
@@ -119,18 +140,21 @@ class KillLossSpike:
     ) -> None:
         self.window, self.multiplier, self.patience, self.loss_cap = window, multiplier, patience, loss_cap
         self._losses: deque[float] = deque(maxlen=window)
+        self._sum = RunningSum()
         self._seen = self._outliers = self._high = 0
 
     def observe(self, step: int, loss: float, gradient_norm: float | None) -> bool:
         self._seen += 1
         alarm = False
         if len(self._losses) == self.window:
-            is_outlier = loss >= self.multiplier * sum(self._losses) / self.window
+            is_outlier = loss >= self.multiplier * self._sum.value / self.window
             self._outliers = self._outliers + 1 if is_outlier else 0
             is_high = self._seen >= 2 * self.window and self._high >= self.window / 2
             alarm = self._outliers > self.patience or is_high
             self._high -= self._losses[0] > self.loss_cap
+            self._sum.add(self._losses[0], times=-1)
         self._losses.append(loss)
+        self._sum.add(loss)
         self._high += loss > self.loss_cap
         return alarm
 

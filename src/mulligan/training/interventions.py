@@ -48,15 +48,26 @@ def described(verdict: Verdict) -> str:
     return f"step {judgement.step}: spike ({judgement.triggered}, from step {judgement.onset} on, loss {loss})"
 
 
+def judged_numbers(verdict: Verdict) -> dict[str, float]:
+    """For the loggers: a rewind drops what they would have been told of these steps."""
+    return {"judged_loss": verdict.judgement.loss, "judged_gradient_norm": verdict.gradient_norm}
+
+
 def tell(
-    trainer: Trainer, say: Callable[[str], None], text: str, *, attempt: int, entries: Sequence[dict[str, Any]]
+    trainer: Trainer,
+    say: Callable[[str], None],
+    text: str,
+    *,
+    attempt: int,
+    entries: Sequence[dict[str, Any]],
+    numbers: dict[str, float],
 ) -> None:
-    """One line for the console, a number for each logger, and the ledger's ``entries`` for those that take more."""
+    """One line for the console, ``numbers`` for each logger, and the ledger's ``entries`` for those that take more."""
     say(text)
     if not trainer.is_global_zero:
         return
     step = trainer.global_step
-    event = {"interventions": float(len(entries)), "step": float(step), "attempt": float(attempt)}
+    event = numbers | {"interventions": float(len(entries)), "step": float(step), "attempt": float(attempt)}
     for logger in trainer.loggers:
         logger.log_metrics(event, step=step)
     for logger in event_loggers(trainer.loggers):

@@ -33,7 +33,7 @@ class LogMetrics(Callback):
         self.more = more
         self.latest: dict[str, float] = {}
         self.latest_validation: dict[str, float] = {}
-        self.tokens_trained = 0
+        self.tokens_trained = 0  # and what rewinds gave up, over all starts
         self.seconds_trained = 0.0
         self._since: tuple[float, int] | None = None
 
@@ -71,6 +71,14 @@ class LogMetrics(Callback):
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.latest_validation.items()})
         self.log_numbers(trainer, pl_module, self.latest_validation)
         self.leave_out(time.perf_counter() - self._pause)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokens_trained": self.tokens_trained, "seconds_trained": self.seconds_trained}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["seconds_trained"] > self.seconds_trained:  # not so where a rewind fits anew: time goes on
+            self.tokens_trained = state_dict["tokens_trained"]
+            self.seconds_trained = state_dict["seconds_trained"]
 
     def log_numbers(self, trainer: Trainer, module: PretrainModule, metrics: dict[str, float]) -> None:
         counters = {"step": float(trainer.global_step), "attempt": float(module.attempt)}

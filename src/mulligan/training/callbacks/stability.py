@@ -16,7 +16,7 @@ from mulligan.stability.ledger import Ledger
 from mulligan.stability.policy import Halt, Policy, Rewind
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
-from mulligan.training.interventions import circumstances, described, tell
+from mulligan.training.interventions import circumstances, described, judged_numbers, tell
 from mulligan.training.judging import Judge, Verdict
 from mulligan.training.module import PretrainModule
 from mulligan.training.restore_points import RestorePoints
@@ -183,7 +183,7 @@ class Guard(Callback):
 
     def _leave_alone(self, trainer: Trainer, verdict: Verdict, why: str) -> None:
         """Tell of a spike once: while it lasts nothing changes."""
-        self._tell(trainer, f"{described(verdict)}; {why}")
+        self._tell(trainer, f"{described(verdict)}; {why}", verdict)
         self._told_onset = verdict.judgement.onset
 
     def _tell_of_a_late_rise(self) -> None:
@@ -200,7 +200,7 @@ class Guard(Callback):
             return  # a start from an earlier checkpoint came by again
         self.ledger.append("withheld", **self._circumstances(trainer, verdict))
         why = f"more than {self.detector.norm_ratio:g} times the median" if math.isfinite(norm) else "not finite"
-        self._tell(trainer, f"step {step}: gradient norm {norm:.3g}, {why}: its update is left out")
+        self._tell(trainer, f"step {step}: gradient norm {norm:.3g}, {why}: its update is left out", verdict)
 
     def _halt(
         self,
@@ -213,7 +213,7 @@ class Guard(Callback):
     ) -> NoReturn:
         """End the run with the last good state on disk; where none is left but the start, with those there are."""
         self.ledger.append("halt", **line if target else line | {"target": trainer.global_step, "tokens_lost": 0})
-        self._tell(trainer, f"{described(verdict)}; the run is halted")
+        self._tell(trainer, f"{described(verdict)}; the run is halted", verdict)
         if target:
             self.checkpoint.abandon_after(trainer, target)
             if self._restored(trainer, module, target):
@@ -246,7 +246,7 @@ class Guard(Callback):
             rate_steps=decision.rate_steps and line["onset"] - target + decision.rate_steps,
         )
         back = f"back to step {target}, without the samples {skip[0]} to {skip[1] - 1}"
-        self._tell(trainer, f"{described(verdict)}; {back}")
+        self._tell(trainer, f"{described(verdict)}; {back}", verdict)
         self.checkpoint.abandon_after(trainer, target)
         if self.way == "refit" or not self._restored(trainer, module, target):
             trainer.strategy.barrier()  # until rank 0 has written: every rank reads the ledger and the folder anew
@@ -266,8 +266,9 @@ class Guard(Callback):
         self._step, self._told_onset = target, None
         return True
 
-    def _tell(self, trainer: Trainer, text: str) -> None:
-        tell(trainer, self.say, text, attempt=self._attempt, entries=self.ledger.entries)
+    def _tell(self, trainer: Trainer, text: str, verdict: Verdict) -> None:
+        entries, numbers = self.ledger.entries, judged_numbers(verdict)
+        tell(trainer, self.say, text, attempt=self._attempt, entries=entries, numbers=numbers)
 
     def _circumstances(self, trainer: Trainer, verdict: Verdict) -> dict[str, Any]:
         return circumstances(
