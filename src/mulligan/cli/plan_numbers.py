@@ -88,7 +88,7 @@ class RunPlan:
             on_cpu=on_cpu,
         )
         if guard is not None:
-            guard.check_reach(checkpoint)
+            guard.check(checkpoint, callbacks={})
 
     @property
     def budget(self) -> Budget:

@@ -45,10 +45,6 @@ def read_metrics(folder: Path, names: Collection[str] | None = None) -> dict[str
     return {name: column for name, column in found.items() if len(column.attempts)}
 
 
-LINES = 1000  # that are read at a time
-EMPTY = Column(np.empty(0, np.int64), np.empty(0))
-
-
 def _read_start(file: Path, names: Collection[str] | None) -> dict[str, Column]:
     try:
         return _columns_of(file, names)

@@ -196,8 +196,7 @@ class RunSettings:
             )
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
-            self.guard.check_reach(checkpoint)
-            self.guard.check_callbacks(self.own_callbacks)
+            self.guard.check(checkpoint, self.own_callbacks)
             num_bytes = state_bytes(model, self.layout)
             self.snapshot_gigabytes = self.guard.check_memory(num_bytes, self.trainer.num_devices)
         self.trainer.accumulate_grad_batches = self.accumulation

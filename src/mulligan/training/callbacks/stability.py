@@ -6,7 +6,7 @@ Every rank sees the same global numbers and so decides alike; rank 0 writes the 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, Trainer
 
@@ -19,8 +19,8 @@ from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.interventions import circumstances, described, judged_numbers, tell
 from mulligan.training.judging import Judge, Verdict
 from mulligan.training.module import PretrainModule
+from mulligan.training.reach import Way, check_callbacks, check_checkpoints, check_snapshots
 from mulligan.training.restore_points import RestorePoints
-from mulligan.training.rewind import keeps_state
 from mulligan.training.step_sums import StepValues
 
 
@@ -39,21 +39,12 @@ class Guard(Callback):
         detector: Detector,
         policy: Policy,
         snapshots: Snapshots,
-        way: Literal["in_place", "refit", "watch"] = "in_place",
+        way: Way = "in_place",
     ) -> None:
         """``way``: rewind inside the running fit to a snapshot, or leave fit and begin it again at a checkpoint, or
         only tell.
         """
-        if way == "in_place" and not snapshots.keep:
-            raise ValueError(
-                "stability.snapshots.keep=0 leaves no state for stability.way=in_place: keep some, or refit"
-            )
-        reach = (snapshots.keep - 1) * snapshots.every_n_steps  # right after one is taken
-        if way == "in_place" and reach < policy.depth_steps:
-            raise ValueError(
-                f"stability.policy.depth_steps={policy.depth_steps} is further back than (stability.snapshots.keep "
-                f"- 1) x every_n_steps={reach} reaches: keep more of them, or rewind less far"
-            )
+        check_snapshots(way, policy, snapshots)
         self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
         self.look_on: Callable[[Verdict], None] = lambda verdict: None  # for experiments
         self._step = self._attempt = -1
@@ -85,30 +76,10 @@ class Guard(Callback):
         self.global_batch, self.sequence_length = global_batch, sequence_length
         self.fingerprints, self.say = fingerprints, say
 
-    def check_reach(self, checkpoint: SaveCheckpoints) -> None:
-        """Raise ValueError where ``checkpoint`` keeps nothing as far back as fitting again has to go, or only the state
-        that a run is resumed from.
-        """
-        if self.way != "watch" and checkpoint.milestone_every_n_steps is None and checkpoint.keep_last < 2:
-            raise ValueError(
-                f"checkpoint.keep_last=1 leaves a run that was stopped nothing to go back to with "
-                f"stability.way={self.way}: keep 2 or more, or milestones"
-            )
-        reach = (checkpoint.keep_last - 1) * checkpoint.every_n_steps
-        if self.way == "refit" and checkpoint.milestone_every_n_steps is None and reach < self.policy.depth_steps:
-            raise ValueError(
-                f"stability.policy.depth_steps={self.policy.depth_steps} is further back than (checkpoint.keep_last - "
-                f"1) x every_n_steps={reach} reaches with stability.way=refit: keep more of them, or rewind less far"
-            )
-
-    def check_callbacks(self, callbacks: dict[str, Callback]) -> None:
-        """Raise ValueError where one of them, by its key in the config, has a state that no snapshot holds."""
-        for key, callback in callbacks.items():
-            if self.way == "in_place" and keeps_state(callback):
-                raise ValueError(
-                    f"callbacks.{key} ({type(callback).__name__}) keeps a state, which is in checkpoints and not in "
-                    "snapshots: set stability.way=refit"
-                )
+    def check(self, checkpoint: SaveCheckpoints, callbacks: dict[str, Callback]) -> None:
+        """Raise ValueError for what could not be gone back to, or would not come back."""
+        check_checkpoints(self.way, self.policy, checkpoint)
+        check_callbacks(self.way, callbacks)
 
     def check_memory(self, state_bytes: float, ranks_of_host: int | None = None) -> float:
         """Gigabytes of host memory that a rank's snapshots of states of ``state_bytes`` take; ValueError if those are
@@ -162,7 +133,8 @@ class Guard(Callback):
         if judgement.onset == self._told_onset:
             if self.detector.has_settled:
                 self.detector.settle()
-                self._tell(trainer, f"the loss has stayed up since step {judgement.onset}: that is normal from here on")
+                text = f"the loss has stayed up since step {judgement.onset}: that is normal from here on"
+                self._tell(trainer, text, verdict)
             return False
         if self.way == "watch":
             self._leave_alone(trainer, verdict, "stability.way=watch goes on")
