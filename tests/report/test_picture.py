@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mulligan.report.curve import Curve
-from mulligan.report.picture import GIVEN_UP, KEPT, draw_curve, draw_run, draw_stretches, with_spikes
+from mulligan.report.picture import GIVEN_UP, KEPT, draw_curve, draw_run, draw_stretches, note_rows, with_spikes
 from mulligan.stability.ledger import Ledger
 
 REWIND = {"kind": "rewind", "attempt": 11, "step": 11, "target": 8, "onset": 9, "trigger": "loss"}
@@ -60,3 +60,10 @@ def test_a_run_is_drawn_from_its_folder(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="or a run's folder"):
         draw_run(tmp_path / "metrics/none", tmp_path / "curve.png")
+
+
+def test_notes_lie_over_none_and_the_latest_are_shown() -> None:
+    assert note_rows([0.1, 0.4, 0.9]) == [0, 0, 0]
+    assert note_rows([0.3, 0.31, 0.32, 0.33]) == [None, 2, 1, 0]
+    assert note_rows([0.7, 0.85]) == [1, 0], "one to the right of its line, the other to the left"
+    assert note_rows([]) == []

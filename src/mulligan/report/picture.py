@@ -16,6 +16,7 @@ from mulligan.report.stretches import stretches
 from mulligan.stability.ledger import Ledger
 
 NOTE_ROWS, NOTE_STEP, NOTE_HEIGHT = 3, 0.1, 0.15  # notes of rewinds that lie close together stand below each other
+NOTE_WIDTH = 0.2  # of the picture's
 NARROW = 0.75  # of the width: notes behind it stand to the left of their line
 
 
@@ -50,31 +51,48 @@ def with_spikes(curve: Curve, entries: Sequence[dict[str, Any]]) -> Curve:
 def draw_curve(axes: Axes, curve: Curve, entries: Sequence[dict[str, Any]]) -> None:
     """``curve`` is by attempt; ``entries`` are the ledger's."""
     draw_stretches(axes, curve.steps, curve.losses, entries)
-    last = curve.steps[-1]
     withheld: str | None = "update withheld"
-    number = 0
     for entry in entries:
-        at = entry["attempt"]
         if entry["kind"] == "withheld":
-            axes.axvline(at, color=WITHHELD, label=withheld, linewidth=0.8, linestyle=":")
+            axes.axvline(entry["attempt"], color=WITHHELD, label=withheld, linewidth=0.8, linestyle=":")
             withheld = None
+        else:
+            axes.axvline(entry["attempt"], color=GIVEN_UP, linewidth=0.8, linestyle="--")
+    notes = [entry for entry in entries if entry["kind"] != "withheld"]
+    rows = note_rows([entry["attempt"] / curve.steps[-1] for entry in notes])
+    for entry, row in zip(notes, rows, strict=True):
+        if row is None:
             continue
-        axes.axvline(at, color=GIVEN_UP, linewidth=0.8, linestyle="--")
         back = "halted" if entry["kind"] == "halt" else f"back to step {entry['target']}"
-        is_far = at > NARROW * last
+        is_far = entry["attempt"] > NARROW * curve.steps[-1]
         axes.annotate(
             f"{back}\n({entry['trigger']}, from step {entry['onset']} on)",
-            (at, 0.99 - NOTE_STEP * (number % NOTE_ROWS)), xycoords=("data", "axes fraction"),
+            (entry["attempt"], 0.99 - NOTE_STEP * row), xycoords=("data", "axes fraction"),
             xytext=(-4 if is_far else 4, 0), textcoords="offset points", ha="right" if is_far else "left", va="top",
             fontsize=8, color=GIVEN_UP,
         )  # fmt: skip
-        number += 1
     bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top + (top - bottom) * NOTE_HEIGHT * min(number, NOTE_ROWS))  # above the curve
+    num_rows = 1 + max((row for row in rows if row is not None), default=-1)
+    axes.set_ylim(bottom, top + (top - bottom) * NOTE_HEIGHT * num_rows)  # above the curve
     axes.set_xlabel("attempt: updates tried, kept or not")
     axes.set_ylabel("cross-entropy, nats a token")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower left")
+
+
+def note_rows(places: Sequence[float]) -> list[int | None]:
+    """The row of a note at each of ``places``, shares of the width, where it lies over no other; None where there is no
+    room: the latest have theirs first.
+    """
+    taken: list[list[float]] = [[] for _ in range(NOTE_ROWS)]
+    rows: list[int | None] = []
+    for place in reversed(places):
+        start = place - NOTE_WIDTH if place > NARROW else place
+        free = (row for row, starts in enumerate(taken) if all(abs(start - one) >= NOTE_WIDTH for one in starts))
+        rows.append(row := next(free, None))
+        if row is not None:
+            taken[row].append(start)
+    return rows[::-1]
 
 
 def draw_stretches(
