@@ -88,6 +88,7 @@ def test_parts_of_ones_own_are_known_by_their_files(tmp_path: Path, monkeypatch:
     content = {"callbacks": [{"_target_": target} for target in targets]}
     known = own_sources(content)
     assert known == {"lab_for_provenance": sha256_file(tmp_path / "lab_for_provenance.py")}
+    assert own_sources({"callbacks": {"say": {"_target_": "builtins.print"}}}) == {}, "of no file"
     assert changed_sources(tmp_path, {"own_sources_sha256": known}) == []  # the first start
     append_line(tmp_path / "provenance.jsonl", json.dumps({"own_sources_sha256": known}))
     assert changed_sources(tmp_path, {"own_sources_sha256": own_sources(content)}) == []

@@ -86,6 +86,13 @@ def test_nothing_but_a_model_is_made_of_a_config(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_another_optimizer_cannot_take_over_the_moments() -> None:
+    change = "optimizer._target_: mylab.Lion -> torch.optim.SGD"
+    node = {"vocab_size": 300, "max_length": 32, "width": 16, "num_layers": 1, "num_heads": 2, "feedforward_width": 8}
+    model = build({"_target_": MODEL} | node)
+    assert bound_differences([change, "optimizer.lr: 1 -> 2"], before=model, now=model) == [change]
+
+
 def test_a_model_that_no_verb_would_read_is_refused_before_it_is_trained() -> None:
     check_model({"model": {"_target_": MODEL}})
     with pytest.raises(

@@ -44,3 +44,15 @@ def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
     write_csv(tmp_path / "metrics/version_0/metrics.csv", rows)
     with pytest.raises(ValueError, match=r"metrics.csv:3: loss='x' is not a number"):
         read_metrics(tmp_path, ["attempt", "loss"])
+
+
+def test_rows_without_an_attempt_are_a_callbacks_own(tmp_path: Path) -> None:
+    file = tmp_path / "metrics/version_0/metrics.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text("attempt,loss,mine,step\n1,3.0,,1\n,,0.5,0\n2,2.5,,2\n")
+    assert {name: list(column.values) for name, column in read_metrics(tmp_path).items()} == {
+        "attempt": [1.0, 2.0], "loss": [3.0, 2.5], "step": [1.0, 2.0],
+    }  # fmt: skip
+    file.write_text("loss,mine\n3.0,1.0\n")
+    with pytest.raises(ValueError, match=r"metrics\.csv:2: attempt=None must be a whole number"):
+        read_metrics(tmp_path)

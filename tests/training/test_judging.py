@@ -53,5 +53,14 @@ def test_a_rewind_that_would_lose_too_much_is_none(tmp_path: Path) -> None:
     assert (asked, target) == ([19_900, 19_998], 0)
 
 
+def test_an_older_detectors_state_begins_a_window(tmp_path: Path) -> None:
+    judge = judge_of(tmp_path, lines=0)
+    verdicts(judge, range(200), 2.5)
+    state = judge.state_dict()
+    del state["detector"]["waiting"]
+    judge.load_state_dict(state)
+    assert judge.detector.state_dict() == Detector().state_dict()
+
+
 def test_what_the_policy_looks_back_on(tmp_path: Path) -> None:
     assert judge_of(tmp_path, lines=1).ledger.history == [Done(205, 210, 200, 100, 2, rate_until=500)]

@@ -1,4 +1,4 @@
-"""AdamW: what decays."""
+"""What decays, and what an optimizer may keep."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch import nn
 
 from mulligan.cli.compose import build
 from mulligan.training.optimizers import AdamWRecipe
+from mulligan.training.strategies import check_shapes_of_state
 from tests.training.conftest import Compose
 from tests.training.own_parts import OWN
 
@@ -35,3 +36,17 @@ def test_a_recipe_without_a_bound_of_the_norm_is_refused(composed: Compose) -> N
     optimizer = {"_target_": f"{OWN}UnclippedRecipe", "lr": 0.1}
     with pytest.raises(InstantiationException, match="makes a UnclippedRecipe, which has no clip_norm: give it one"):
         build(composed() | {"optimizer": optimizer})
+
+
+def test_a_state_that_no_part_of_a_checkpoint_would_hold_is_refused() -> None:
+    """Adafactor keeps a row and a column of a matrix."""
+    matrix = torch.nn.Parameter(torch.ones(4, 3))
+    matrix.grad = torch.ones(4, 3)
+    for kind, is_held in ((torch.optim.AdamW, True), (torch.optim.Adafactor, False)):
+        optimizer = kind([matrix])
+        optimizer.step()
+        if is_held:
+            check_shapes_of_state(optimizer)
+            continue
+        with pytest.raises(ValueError, match=r"keeps row_var of the shape \[4, 1\] for one of \[4, 3\]: under FSDP2"):
+            check_shapes_of_state(optimizer)

@@ -109,6 +109,17 @@ def test_a_rise_that_stays_is_told_and_then_taken_for_normal(make_run: MakeRun) 
     assert sum("watch goes on" in line for line in said) > 1, "and what comes after it is told too"
 
 
+def test_a_rise_is_not_told_again_by_a_resume(make_run: MakeRun) -> None:
+    options = ("stability.way=watch", "stability.detector.window=16", "stability.detector.warmup_steps=0")
+    said: list[str] = []
+    for steps in (12, 14):
+        run = make_run(*WATCHED, *options, f"max_steps={steps}", "schedule=constant", "schedule.warmup=0")
+        observe = run.guard.detector.observe
+        run.guard.detector.observe = lambda step, loss, norm, judge=observe: judge(step, loss + 9.0 * (step > 8), norm)
+        run.train(silent, said.append)
+    assert sum("watch goes on" in line for line in said) == 1
+
+
 def test_halting_saves_the_last_good_state_and_ends_with_one_message(make_run: MakeRun) -> None:
     """The state of step 8 has the loss that rose. The file of step 6 is that of a run which nothing happened to."""
     run = make_run(*WATCHED, "stability.policy.rewind=false")

@@ -21,8 +21,9 @@ def accepted_changes(run: TrainingRun, content: dict[str, Any], folder: Path, re
     bound = bound_differences(changes, before=recorded_model(recorded, folder), now=run.model) if changes else []
     if bound:
         raise ValueError(
-            f"{folder} cannot go on from other weights, as another model, on other data or with another order of data; "
-            f"begin a run of another name. Different: {'; '.join(bound)}{_advice(bound, content, folder)}"
+            f"{folder} cannot go on from other weights, as another model, by another optimizer, on other data or in "
+            "another order of data; begin a run of another name. "
+            f"Different: {'; '.join(bound)}{_advice(bound, content, folder)}"
         )
     if changes and not run.accept_changes:
         raise ValueError(

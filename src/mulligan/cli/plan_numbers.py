@@ -25,6 +25,7 @@ from mulligan.training.arithmetic import (
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.hardware import Precision, resident_bytes, resolve_precision
+from mulligan.training.reach import check_checkpoints
 from mulligan.training.strategies import FullyShardedStrategy
 
 # Of a device's memory; the rest is for its context, the communication's buffers and what lies in pieces.
@@ -88,7 +89,7 @@ class RunPlan:
             on_cpu=on_cpu,
         )
         if guard is not None:
-            guard.check(checkpoint, callbacks={})
+            check_checkpoints(guard.way, guard.policy, checkpoint)
 
     @property
     def budget(self) -> Budget:

@@ -86,7 +86,8 @@ def source(content: dict[str, Any]) -> dict[str, Any]:
 def own_sources(content: dict[str, Any]) -> dict[str, str]:
     """The sha256 of the file of each module that a ``_target_`` is from; of installed ones the version tells."""
     modules = {inspect.getmodule(get_object(target)) for target in _targets(content)}
-    paths = {module.__name__: Path(module.__file__) for module in modules if module and module.__file__}
+    files = {module.__name__: getattr(module, "__file__", None) for module in modules if module}  # builtins have none
+    paths = {name: Path(file) for name, file in files.items() if file}
     known = (
         Path(mulligan.__file__).parent,
         *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")),

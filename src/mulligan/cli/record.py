@@ -45,6 +45,7 @@ BOUND = (
     "data.weights",
     "global_batch_samples",
     "global_batch_tokens",
+    "optimizer._target_",
     "seed",
     "sequence_length",
 )

@@ -107,7 +107,7 @@ def _run(command: list[str]) -> int:
     """
     requeue, preempted = signal.getsignal(signal.SIGUSR2), False
     if callable(requeue):
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # which the command keeps: SLURM signals all of a step
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])  # which the command keeps: all of a step get it
     process = subprocess.Popen(command, env=os.environ | {STARTER: str(os.getpid())})
 
     def preempt(*_: Any) -> None:
@@ -122,6 +122,7 @@ def _run(command: list[str]) -> int:
     if callable(requeue):
         former[signal.SIGUSR2] = requeue
         signal.signal(signal.SIGUSR2, preempt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
     try:
         code = process.wait()
     finally:

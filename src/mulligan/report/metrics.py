@@ -51,7 +51,7 @@ def _read_start(file: Path, names: Collection[str] | None) -> dict[str, Column]:
     except ValueError:
         for row in rows_of(file):  # the line that is to be named
             attempt = row.number("attempt")
-            if attempt is None or not attempt.is_integer():
+            if "attempt" not in row.cells or not (attempt is None or attempt.is_integer()):
                 raise ValueError(f"{row.place}: attempt={attempt} must be a whole number") from None
             for name in row.cells if names is None else names:
                 row.number(name)
@@ -59,14 +59,16 @@ def _read_start(file: Path, names: Collection[str] | None) -> dict[str, Column]:
 
 
 def _columns_of(file: Path, names: Collection[str] | None) -> dict[str, Column]:
-    """Many lines at a time: a long run has a million."""
+    """Many lines at a time: a long run has a million. What a callback logs through Lightning has no attempt."""
     table = cells_of(file)
     _, header = next(table)
     attempts: dict[str, array[int]] = {name: array("q") for name in header if names is None or name in names}
     values: dict[str, array[float]] = {name: array("d") for name in attempts}
     while lines := [cells for _, cells in islice(table, LINES)]:
         columns = dict(zip(header, zip(*lines, strict=True), strict=True))
-        logged_at = list(map(float, columns.get("attempt", [""])))
+        if not all(given := columns.get("attempt", ("none",))):
+            columns = {name: tuple(compress(cells, given)) for name, cells in columns.items()}
+        logged_at = list(map(float, columns.get("attempt", given)))
         if not all(map(float.is_integer, logged_at)):
             raise ValueError(f"{file}: attempt must be a whole number in each line")
         for name in attempts:

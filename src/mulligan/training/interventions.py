@@ -50,7 +50,12 @@ def described(verdict: Verdict) -> str:
 
 def judged_numbers(verdict: Verdict) -> dict[str, float]:
     """For the loggers: a rewind drops what they would have been told of these steps."""
-    return {"judged_loss": verdict.judgement.loss, "judged_gradient_norm": verdict.gradient_norm}
+    judgement = verdict.judgement
+    return {
+        "judged_step": float(judgement.step),
+        "judged_loss": judgement.loss,
+        "judged_gradient_norm": verdict.gradient_norm,
+    }
 
 
 def tell(

@@ -95,5 +95,6 @@ class Judge:
         pending = state["pending"]
         values = None if pending is None else StepValues(pending[0], torch.tensor(pending[1:], dtype=torch.float64))
         self.detector.reset()
-        detector = state["detector"] if state["regime"] == self.regime else self.detector.state_dict()
-        self.load_host_state(state | {"pending": values, "detector": detector})
+        fresh, saved = self.detector.state_dict(), state["detector"]
+        is_known = state["regime"] == self.regime and saved.keys() == fresh.keys()  # an older detector had others
+        self.load_host_state(state | {"pending": values, "detector": saved if is_known else fresh})

@@ -80,6 +80,7 @@ class PretrainModule(LeanModule):
         self.sums, self.clipping = StepSums(tensor_parallel_size), Clipping(optimizer.clip_norm, loss_scale)
         self.model: Transformer | None = None
         self.validation_sums: Tensor | None = None
+        self.change_of_rate: str | None = None  # what to say of it where the run goes on
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """What Lightning's bf16-true does to every weight would round the loss that DDP carries."""
@@ -236,7 +237,7 @@ class PretrainModule(LeanModule):
         rescale_batch_progress(checkpoint, self.accumulation)
         assert self.model is not None
         fresh = self.optimizer_recipe.make(self.model)
-        take_recipe(checkpoint, fresh, self.rate_factor(checkpoint["global_step"]))
+        self.change_of_rate = take_recipe(checkpoint, fresh, self.rate_factor(checkpoint["global_step"]))
 
     def _terms(self, tokens_BT: Tensor, *, regularized: bool) -> Terms:
         assert self.model is not None

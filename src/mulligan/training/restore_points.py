@@ -19,7 +19,7 @@ class RestorePoints:
 
     def __init__(self, *, snapshots: Snapshots | None, folder: Path, ledger: Ledger) -> None:
         self.snapshots, self.folder, self.ledger = snapshots, folder, ledger
-        self._has_state = False
+        self._has_looked = False
         if snapshots is not None:
             snapshots.forget_after(-1)  # those of an earlier fit, which went back behind them
 
@@ -28,8 +28,9 @@ class RestorePoints:
         step, optimizer = trainer.global_step, trainer.optimizers[0]
         if self.snapshots is None:
             return
-        if not self._has_state:  # it has from the first update on: what cannot be kept is told then
-            self._has_state = bool(plain_state(module, optimizer))
+        if optimizer.state and not self._has_looked:  # after the first update: what cannot be kept is told then
+            plain_state(module, optimizer)
+            self._has_looked = True
         if step % self.snapshots.every_n_steps == 0:
             kept = extra() | {"optimizer": plain_state(module, optimizer)}
             self.snapshots.take(step, training_tensors(module, optimizer), kept)

@@ -1,6 +1,7 @@
 """What a checkpoint must agree with, and what today's config puts in the place of what it says."""
 
 import math
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor
@@ -29,20 +30,12 @@ def take_loss_scale(checkpoint: dict[str, Any], loss_scale: LossScale | None) ->
     checkpoint["state_dict"] = own | kept
 
 
-def change_of_rate(checkpoint: dict[str, Any], factor: float, peak: float | None) -> str:
-    """What to say behind the step where a run goes on at another learning rate than it had come to: ``factor`` of
-    today's ``peak``, if that is known. Nothing where it is the same.
-    """
-    group = checkpoint["optimizer_states"][0]["param_groups"][0]
-    before, rate = float(group["lr"]), factor * (group["initial_lr"] if peak is None else peak)
-    is_same = math.isclose(before, rate, rel_tol=1e-6)
-    return "" if is_same else f"; the learning rate at this step was {before:.3g} and is {rate:.3g} now"
-
-
-def take_recipe(checkpoint: dict[str, Any], fresh: Optimizer, rate_factor: float) -> None:
+def take_recipe(checkpoint: dict[str, Any], fresh: Optimizer, rate_factor: float) -> str | None:
     """PyTorch restores rates and decay from the checkpoint; those that today's config gives a ``fresh`` optimizer go
-    before. Raise ValueError where that has other groups of parameters.
+    before. Return what to say where a learning rate is another one then. Raise ValueError where that optimizer has
+    other groups of parameters.
     """
+    change = None
     for state in checkpoint["optimizer_states"]:
         saved, own = ([len(group["params"]) for group in one["param_groups"]] for one in (state, fresh.state_dict()))
         if saved != own:
@@ -51,24 +44,32 @@ def take_recipe(checkpoint: dict[str, Any], fresh: Optimizer, rate_factor: float
                 "back, or begin a run of another name"
             )
         for group, current in zip(state["param_groups"], fresh.param_groups, strict=True):
-            group |= _settings(current) | {"lr": current["lr"] * rate_factor, "initial_lr": current["lr"]}
+            before, rate = float(group["lr"]), current["lr"] * rate_factor
+            if change is None and not math.isclose(before, rate, rel_tol=1e-6):
+                change = f"the learning rate at step {checkpoint['global_step']} was {before:.3g} and is {rate:.3g} now"
+            group |= _settings(current) | {"lr": rate, "initial_lr": current["lr"]}
     for state in checkpoint["lr_schedulers"]:
         state["base_lrs"] = [group["lr"] for group in fresh.param_groups]
+    return change
 
 
 def hold_settings(optimizer: Optimizer) -> None:
     """Have its updates raise ValueError where one changes what a group of parameters says, but for the rate: neither
     checkpoints, which give way to the config, nor snapshots keep that.
     """
-    made = [_settings(group) for group in optimizer.param_groups]
+    made = [deepcopy(_settings(group)) for group in optimizer.param_groups]
+    for key, value in (pair for settings in made for pair in settings.items()):
+        if isinstance(value, Tensor) and key != "lr":
+            raise ValueError(f"optimizer: {key} of a parameter group is a tensor, and must be a plain value")
 
     def check(*_: Any) -> None:
         for number, (group, settings) in enumerate(zip(optimizer.param_groups, made, strict=True)):
             for key, value in settings.items():
-                if key != "lr" and group[key] is not value and group[key] != value:
+                now = group.get(key)
+                if key != "lr" and now is not value and (isinstance(now, Tensor) or now != value):
                     raise ValueError(
-                        f"optimizer: its update has changed {key} of parameter group {number} from {value} to "
-                        f"{group[key]}, which no snapshot and no resume keeps: it belongs in the state of a parameter"
+                        f"optimizer: its update has changed {key} of parameter group {number} from {value} to {now}, "
+                        "which no snapshot and no resume keeps: it belongs in the state of a parameter"
                     )
 
     optimizer.register_step_post_hook(check)

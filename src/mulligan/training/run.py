@@ -20,14 +20,13 @@ from mulligan.training.callbacks.checkpoint import WRITE_TIMEOUT
 from mulligan.training.callbacks.stability import Refit
 from mulligan.training.callbacks.standstill import Standstill
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
-from mulligan.training.checkpoints import load_unsharded, model_part, newest_whole
+from mulligan.training.checkpoints import model_part, newest_whole
 from mulligan.training.closing import closing_summary
 from mulligan.training.datamodule import ShardsDataModule
 from mulligan.training.event_logger import closed_at_the_end, event_loggers
 from mulligan.training.lean_loop import make_lean
 from mulligan.training.loss_scale import LossScale
 from mulligan.training.module import PretrainModule
-from mulligan.training.resuming import change_of_rate
 from mulligan.training.rewind import begin_anew, keeps_state
 from mulligan.training.run_settings import RunSettings
 from mulligan.training.strategies import whole_on_rank_zero
@@ -111,6 +110,8 @@ class TrainingRun(RunSettings):
             if self.is_rank_zero:
                 self._note_data()
                 begun()
+                if module.change_of_rate is not None:
+                    warn(module.change_of_rate)
                 for logger in event_loggers(self.trainer.loggers):
                     logger.note_data(self.data.folder, module.data_fingerprint())
 
@@ -214,10 +215,7 @@ class TrainingRun(RunSettings):
                 "gives the weights of then, where that checkpoint is kept"
             )
         where = "all was trained by" if found.step == self.num_steps else "going on from"
-        cuts = ledger.before(found.ledger_lines).rate_factor(found.step)  # not those of later: the guard tells of them
-        factor = self.schedule.factor(found.step, self.num_steps) * cuts
-        changed = change_of_rate(load_unsharded(found.path, mmap=True), factor, getattr(self.optimizer, "lr", None))
-        warn(f"{where} step {found.step} ({found.path}){changed}")
+        warn(f"{where} step {found.step} ({found.path})")
 
     def _look_at_tokenizer(self, warn: Callable[[str], None]) -> None:
         """To a model the tokens of another tokenizer than its own mean nothing."""

@@ -26,6 +26,7 @@ from mulligan.training.callbacks.profiler import StepProfiler
 from mulligan.training.callbacks.stability import Guard
 from mulligan.training.hardware import Precision, resolve_compile
 from mulligan.training.optimizers import OptimizerRecipe
+from mulligan.training.reach import check_callbacks, check_checkpoints
 from mulligan.training.regime import settings_of
 from mulligan.training.schedules import LearningRateSchedule
 from mulligan.training.strategies import FullyShardedStrategy
@@ -196,7 +197,8 @@ class RunSettings:
             )
         self.snapshot_gigabytes = 0.0
         if self.guard is not None:
-            self.guard.check(checkpoint, self.own_callbacks)
+            check_checkpoints(self.guard.way, self.guard.policy, checkpoint)
+            check_callbacks(self.guard.way, self.own_callbacks)
             num_bytes = state_bytes(model, self.layout)
             self.snapshot_gigabytes = self.guard.check_memory(num_bytes, self.trainer.num_devices)
         self.trainer.accumulate_grad_batches = self.accumulation

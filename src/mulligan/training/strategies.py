@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Par
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from mulligan.distributed import rank
 from mulligan.launcher import STARTER
@@ -106,7 +107,10 @@ class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
         super().setup_environment()
 
     lightning_module_state_dict: Callable[..., dict[str, Any]] = ParallelStrategy.lightning_module_state_dict
-    optimizer_state: Callable[..., dict[str, Any]] = ParallelStrategy.optimizer_state
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        check_shapes_of_state(optimizer)
+        return ParallelStrategy.optimizer_state(self, optimizer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
@@ -139,6 +143,17 @@ class FullyShardedStrategy(_WatchedStrategy, ModelParallelStrategy):
                         in_parts[f"optimizer_states.{number}.state.{index}.{key}"] = state[index][key]
             read_into(self._loaded_from, in_parts)
             optimizer.load_state_dict(saved | {"state": state})
+
+
+def check_shapes_of_state(optimizer: Optimizer) -> None:
+    """Raise ValueError for a state of which no rank's part of a checkpoint would hold the whole."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(
+                    f"optimizer keeps {key} of the shape {list(value.shape)} for one of {list(parameter.shape)}: under "
+                    "FSDP2 it must have the parameter's, or be a number; trainer=ddp takes any"
+                )
 
 
 def _settle_buckets(model: DistributedDataParallel) -> None:

@@ -70,6 +70,8 @@ class LogMetrics(Callback):
         # Where callbacks look that watch a metric.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.latest_validation.items()})
         self.log_numbers(trainer, pl_module, self.latest_validation)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.leave_out(time.perf_counter() - self._pause)
 
     def state_dict(self) -> dict[str, Any]:

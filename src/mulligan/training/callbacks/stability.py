@@ -19,7 +19,7 @@ from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.interventions import circumstances, described, judged_numbers, tell
 from mulligan.training.judging import Judge, Verdict
 from mulligan.training.module import PretrainModule
-from mulligan.training.reach import Way, check_callbacks, check_checkpoints, check_snapshots
+from mulligan.training.reach import Way, check_snapshots
 from mulligan.training.restore_points import RestorePoints
 from mulligan.training.step_sums import StepValues
 
@@ -76,11 +76,6 @@ class Guard(Callback):
         self.global_batch, self.sequence_length = global_batch, sequence_length
         self.fingerprints, self.say = fingerprints, say
 
-    def check(self, checkpoint: SaveCheckpoints, callbacks: dict[str, Callback]) -> None:
-        """Raise ValueError for what could not be gone back to, or would not come back."""
-        check_checkpoints(self.way, self.policy, checkpoint)
-        check_callbacks(self.way, callbacks)
-
     def check_memory(self, state_bytes: float, ranks_of_host: int | None = None) -> float:
         """Gigabytes of host memory that a rank's snapshots of states of ``state_bytes`` take; ValueError if those are
         too many, or those of ``ranks_of_host`` do not fit into this machine.
@@ -111,10 +106,11 @@ class Guard(Callback):
         self.points.take(trainer, pl_module, self.judge.host_state)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.judge.state_dict()
+        return self.judge.state_dict() | {"told_onset": self._told_onset}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.judge.load_state_dict(state_dict)
+        self._told_onset = state_dict.get("told_onset")  # older checkpoints have none
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
@@ -193,8 +189,8 @@ class Guard(Callback):
                 self.checkpoint.wait(trainer)
         kept = f"the state of step {target} is saved" if target else "no good one is left, and the checkpoints stay"
         raise Halted(
-            f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}. To go on, change "
-            "what made it spike, or allow more, with accept_changes=true"
+            f"halted at step {line['step']}, a spike from step {line['onset']} on: {reason}; {kept}. To go on, allow "
+            "more in stability.policy, or change what made it spike, which takes accept_changes=true"
         )
 
     def _rewind(
