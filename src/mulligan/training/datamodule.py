@@ -63,8 +63,8 @@ class ShardsDataModule(LightningDataModule):
         self.held_out = Shards(self.data.folder, "validation", self.sequence_length)
         self.tokenizer = tokenizer_in(self.data.folder)
         for shards in (self.shards, self.held_out):
-            fraction = shards.manifest["request"]["validation_fraction"]
             if not sum(shards.windows_by_source().values()):
+                fraction = shards.manifest["request"]["validation_fraction"]
                 raise ValueError(
                     f"sequence_length={self.sequence_length} is longer than every {shards.split} shard of "
                     f"{self.data.folder}, {shards.num_tokens} tokens in all; "
