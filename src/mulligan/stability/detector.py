@@ -111,12 +111,12 @@ class Detector:
         if not (math.isfinite(loss) and math.isfinite(gradient_norm or 0.0)):
             self._onset = step if self._onset is None else self._onset
             return Judgement(step, loss, math.nan, math.nan, self._onset, "not finite")
-        recent = self._recent(loss)
         armed = self._seen >= self.warmup_steps and len(self._losses) >= self.window // 2
         self._seen += 1
         if not armed:
-            self._accept(loss, recent, gradient_norm)
+            self._accept(loss, gradient_norm)
             return Judgement(step, loss, math.nan, math.nan, None, None)
+        recent = self._recent(loss)
         slack = max(self.min_rise, self.width * self._scale()) * (2 if self._lenient else 1)
         self._lowest = min(self._lowest, recent)
         centre = min(recent, self._lowest + slack)
@@ -138,7 +138,7 @@ class Detector:
         """Accept what waits: nothing has come of it."""
         self._sum, self._onset, self._is_sure = 0.0, None, False
         for loss, gradient_norm in self._waiting:
-            self._accept(loss, self._recent(loss), gradient_norm)
+            self._accept(loss, gradient_norm)
             self._lenient = max(0, self._lenient - 1)
         self._waiting.clear()
 
@@ -146,7 +146,8 @@ class Detector:
         """The median of the newest quarter of the window, or of ``loss`` alone."""
         return median(list(self._losses)[-(self.window // 4) :]) if self._losses else loss
 
-    def _accept(self, loss: float, centre: float, gradient_norm: float | None) -> None:
+    def _accept(self, loss: float, gradient_norm: float | None) -> None:
+        centre = self._recent(loss)
         self._onset = None
         self._losses.append(loss)
         newest = list(self._losses)[-RUN:]
