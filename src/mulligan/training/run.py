@@ -12,11 +12,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mulligan.data.prepared import Report
 from mulligan.data.tokenizer import tokenizer_path
-from mulligan.distributed import barrier, gathered, patient_group
+from mulligan.distributed import gathered
 from mulligan.files import read_json, sha256_file, write_json
 from mulligan.model.weights import model_with_weights
 from mulligan.stability.ledger import Ledger
-from mulligan.training.callbacks.checkpoint import WRITE_TIMEOUT
 from mulligan.training.callbacks.stability import Refit
 from mulligan.training.callbacks.standstill import Standstill
 from mulligan.training.checkpoint_io import AtomicCheckpointIO
@@ -62,11 +61,10 @@ class TrainingRun(RunSettings):
     def _judged(self, module: PretrainModule, report: Report) -> dict[str, Any] | None:
         """Rank 0's summary. The others wait for it: were it lost, none could be started again without them."""
         state = whole_on_rank_zero(self.trainer.strategy.lightning_module_state_dict())
-        everyone = patient_group(WRITE_TIMEOUT)
         module.model = None  # its part of the weights, with the gradients and the moments: the whole needs the room
         self.trainer.strategy.optimizers, self.trainer.strategy.lr_scheduler_configs = [], []
         summary = self._summary(module, state, report) if self.is_rank_zero else None
-        barrier(everyone)
+        self.checkpoint.wait(self.trainer)
         return summary
 
     def _summary(self, module: PretrainModule, state: dict[str, Any], report: Report) -> dict[str, Any]:

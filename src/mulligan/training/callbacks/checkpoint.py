@@ -16,7 +16,7 @@ from mulligan.training.checkpoint_io import AtomicCheckpointIO, Lent
 from mulligan.training.checkpoints import Checkpoint, checkpoint_path, listed
 from mulligan.training.event_logger import event_loggers
 
-WRITE_TIMEOUT = timedelta(hours=6)  # for a rank to write all that it has, while the others wait
+WRITE_TIMEOUT = timedelta(hours=6)  # for a rank to write all that it has, or to evaluate it, while the others wait
 
 
 class SaveCheckpoints(Callback):
@@ -107,7 +107,7 @@ class SaveCheckpoints(Callback):
             _io(trainer).background.then(partial(self._remove_old, trainer, step))
 
     def wait(self, trainer: Trainer) -> None:
-        """Return on every rank when all that was saved is on disk."""
+        """Return on every rank when all are here and all that was saved is on disk."""
         if self._everyone is None:
             self._everyone = patient_group(WRITE_TIMEOUT)
         _io(trainer).wait()
