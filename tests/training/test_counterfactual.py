@@ -1,10 +1,13 @@
 """PaLM's experiment: which batches each arm sees from which state, and what the outcomes say."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mulligan.cli.counterfactual import micro_batch_of
 from mulligan.cli.record import write_record
+from mulligan.cli.saved_run import SavedRun
 from mulligan.data.sequencer import Sequencer
 from mulligan.files import read_json
 from mulligan.stability.ledger import Ledger
@@ -109,3 +112,17 @@ def test_a_fault_of_the_machine_does_not_come_again(make_run: MakeRun, composed:
     done = here("inspect", "run=runs/default", f"intervention={number}", "test=counterfactual")
     assert done.returncode == 0, done.stderr
     assert "verdict: it does not come again from this state" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "strategy", "held"),
+    [(None, "auto", 2), (None, {"tensor_parallel_size": 2}, 4), (1, "auto", 1)],
+)
+def test_it_holds_as_many_samples_at_once_as_a_rank_did(
+    micro_batch: int | None, strategy: Any, held: int, composed: Compose
+) -> None:
+    folder, content = Path("runs/default"), composed("global_batch_samples=8", f"micro_batch={micro_batch or 'null'}")
+    folder.mkdir(parents=True)
+    write_record(folder, content | {"trainer": content["trainer"] | {"strategy": strategy}})
+    (folder / "provenance.jsonl").write_text('{"world_size": 2}\n{"world_size": 4}\n')
+    assert micro_batch_of(SavedRun(folder)) == held

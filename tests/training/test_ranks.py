@@ -221,10 +221,10 @@ def test_a_launcher_that_disagrees_with_the_trainer_is_named(tiny: tuple[str, ..
 
 
 def test_of_two_ranks_one_names_the_mistake(mulligan: Cli, tiny: tuple[str, ...]) -> None:
-    done = mulligan("train", *tiny, "trainer=cpu_ddp", "validation_samples=1")
+    done = mulligan("train", *tiny, "trainer=cpu_ddp", "sequence_length=20000", "model.max_length=20000")
     assert done.returncode == 2
     (line,) = lines_of(done.stderr)
-    assert "validation_samples=1 of the windows held out are 1, too few for 2 ranks" in line
+    assert "sequence_length=20000 is longer than every validation shard" in line
 
 
 def free_port() -> int:

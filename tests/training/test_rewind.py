@@ -205,7 +205,8 @@ def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     tiny: tuple[str, ...], tmp_path: Path, trainer: tuple[str, ...]
 ) -> None:
     """In place, by fitting again, and in new processes: the same bits, two ranks with accumulation 2."""
-    overrides = (*tiny, *WATCHED, *trainer, "stability.policy.max_withheld=0")
+    few = ("validation_samples=1", "validate_every_n_steps=7")  # not one for each rank
+    overrides = (*tiny, *WATCHED, *trainer, *few, "stability.policy.max_withheld=0")
     refit = (*overrides, "name=refit", "stability.way=refit")
     said = run_program(tmp_path, str(SPOIL), "1", "10", *overrides, "name=spoilt", "+", *refit)
     ranks = 4 if "trainer.devices=4" in trainer else 2

@@ -13,6 +13,7 @@ from mulligan.cli.record import played_again
 from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.saved_run import SavedRun
 from mulligan.cli.train import quiet_lightning
+from mulligan.report.run_files import json_lines
 from mulligan.training.counterfactual import Outcome, arms, try_out, verdict, write_start
 
 
@@ -36,7 +37,7 @@ def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console
             report("trying", done, len(tried))
             with TemporaryDirectory() as folder:
                 write_start(arm, ledger, Path(folder))
-                content = played_again(run.recorded, Path(folder), alone=True)
+                content = played_again(run.recorded, Path(folder), alone=True) | {"micro_batch": micro_batch_of(run)}
                 outcomes.append(try_out(arm, build(on_recorded_data(content, run.folder))))
         report("trying", len(tried), len(tried))
     _show(outcomes, console)
@@ -48,6 +49,16 @@ def counterfactual(run: SavedRun, entry: dict[str, Any], updates: range, console
         ],
         "verdict": verdict(outcomes),
     }
+
+
+def micro_batch_of(run: SavedRun) -> int:
+    """The samples that a rank of the run's latest start held at once: one process may have no room for more."""
+    given: int | None = run.recorded["micro_batch"]
+    if given is not None:
+        return given
+    starts, strategy = json_lines(run.folder / "provenance.jsonl"), run.recorded["trainer"]["strategy"]
+    ranks = starts[-1]["world_size"] if starts else 1
+    return run.global_batch * (strategy.get("tensor_parallel_size", 1) if isinstance(strategy, dict) else 1) // ranks
 
 
 def _show(outcomes: list[Outcome], console: Console) -> None:

@@ -70,13 +70,6 @@ class ShardsDataModule(LightningDataModule):
                     f"{self.data.folder}, {shards.num_tokens} tokens in all; "
                     f"make it shorter, or change data.validation_fraction={fraction}"
                 )
-        held_out_windows = min(self.validation_samples, sum(self.held_out.windows_by_source().values()))
-        _, num_readers = data_parallel(self.tensor_parallel_size)
-        if held_out_windows < num_readers:
-            raise ValueError(
-                f"validation_samples={self.validation_samples} of the windows held out are {held_out_windows}, too few "
-                f"for {num_readers} ranks; give each at least one, or raise data.validation_fraction"
-            )
         self.sequencer = order_of(self.shards, weights=self.data.weights, seed=self.seed, skips=self.ledger.skips)
 
     def train_dataloader(self) -> Loader:

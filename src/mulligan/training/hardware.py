@@ -62,7 +62,10 @@ def cpu_multiplies(number: Literal["bf16", "fp16"]) -> bool:
 def resolve_compile(choice: bool | Literal["auto"], accelerator: str, total_flops: float) -> bool:
     """``auto`` compiles on a GPU unless the run is a trial, on a CPU if that saves more time than it costs."""
     if choice is True and accelerator == "cpu" and not can_compile_for_cpu():
-        raise ValueError("compile=true needs a C++ compiler (g++ or clang++) and Python's headers; set compile=auto")
+        raise ValueError(
+            "compile=true needs a C++ compiler (g++ or clang++) and Python's headers; set compile=auto, or for a run "
+            "that began with it compile=false accept_changes=true"
+        )
     if choice != "auto":
         return choice
     if accelerator == "cuda":

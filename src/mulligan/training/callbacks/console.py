@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mulligan.training.callbacks.metrics import LogMetrics
 
 SHOWN = {
-    "loss": ("cross_entropy", "{:.3f}"),
+    "loss": ("loss", "{:.3f}"),
     "tokens/s": ("tokens_per_second", "{:,.0f}"),
     "MFU": ("mfu", "{:.1%}"),
     "held-out bits/byte": ("val_bits_per_byte", "{:.3f}"),
