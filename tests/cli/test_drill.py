@@ -55,6 +55,7 @@ def test_a_run_that_nobody_guards(drill: Cli) -> None:
     assert json.loads(Path("numbers.json").read_text())["no_number"]["loss"] is None
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_of_two_ranks_is_answered_by_both(tiny: tuple[str, ...], tmp_path: Path) -> None:
     options = ("only=[no_number]", "faults.no_number.rank=1", "trainer=cpu_ddp", "output=numbers.json")
     said = run_program(tmp_path, "-m", "mulligan", "drill", *tiny, *SHORT, *options)

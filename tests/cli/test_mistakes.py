@@ -394,6 +394,7 @@ def test_a_launchers_variable_that_is_no_number(name: str, here: Cli, monkeypatc
     [
         ("RANK", "1", "RANK=1 in the environment must be below WORLD_SIZE, which is not set"),
         ("LOCAL_RANK", "3", "LOCAL_RANK=3 in the environment must be below WORLD_SIZE, which is not set"),
+        ("WORLD_SIZE", "2", "the launcher started 2 ranks, but trainer.devices x trainer.num_nodes is 1: give the"),
         ("NODE_RANK", "3", "NODE_RANK=3 in the environment must be below trainer.num_nodes=1"),
         ("MASTER_PORT", "99999", "MASTER_PORT=99999 in the environment must be below 65536"),
         ("WANDB_MODE", "foo", "WANDB_MODE='foo' in the environment is not one of online, offline"),

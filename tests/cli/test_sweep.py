@@ -47,6 +47,7 @@ def test_a_job_that_fails_is_named(mulligan: Cli, tiny: tuple[str, ...]) -> None
     assert re.fullmatch(r"mulligan train: the job .* optimizer.lr=-1.0 of the sweep ended with exit code 2", failed)
 
 
+@pytest.mark.slow
 def test_a_job_in_the_folder_of_an_earlier_one_is_refused(mulligan: Cli, tiny: tuple[str, ...]) -> None:
     done = mulligan("train", *tiny, "-m", "max_steps=2", "micro_batch=2,4")
     assert done.returncode == 2

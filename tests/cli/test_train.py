@@ -106,6 +106,7 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_what_it_can(here: Cli, monke
     assert written.getvalue() == b"d?j? vu\n"
 
 
+@pytest.mark.slow
 def test_all_ranks_find_a_module_of_the_working_directory(mulligan: Cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "mylab.py").write_text("from lightning.pytorch import Callback as Mine\n")
     done = mulligan("train", *tiny, "trainer=cpu_ddp", "max_steps=1", "+callbacks.mine._target_=mylab.Mine")
