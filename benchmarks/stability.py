@@ -7,7 +7,7 @@ causes   garbage   30 batches of random tokens
                    which comes again after every rewind
          moment    a flipped bit in a moment of one weight
 arms     clip      clipping at 1.0 alone
-         skip      the updates of bad gradients are left out too, as many as there are
+         withhold  the updates of bad gradients are left out too, as many as there are
          rewind    the guard, set for runs of some hundred steps: depth 20, skip 60, cooldown 100, and the rate cut to a
                    tenth as soon as a spike comes back, to 40 steps behind its onset
 Final loss is the cross-entropy of held-out text at the end. A run is worse when that is 3 % above the clean run's, or
@@ -64,12 +64,13 @@ HEAL = (
 )
 ARMS = {
     "clip": ("stability=none",),
-    "skip": (
+    "withhold": (
         "stability.way=watch",
         *(f"stability.policy.{key}={NUM_STEPS}" for key in ("max_withheld", "cooldown_steps")),
     ),
     "rewind": HEAL,
 }
+LABELS = {"clip": "clipping alone", "withhold": "bad updates\nleft out", "rewind": "rewind\nand skip"}
 
 
 class RateBump(RateJump):
@@ -154,7 +155,7 @@ def draw(outcomes: dict[Job, Outcome], causes: Sequence[str], picture: Path) -> 
         axes.set_yticks([-1, 0, 1, 10, 100], ["-1", "0", "1", "10", "100"])
         axes.axhspan(-HEALED, HEALED, color="#1f5f99", alpha=0.12, linewidth=0)
         axes.axhline(WORSE, color="#c8433f", linewidth=0.8, linestyle="--")
-        axes.set_xticks(range(len(ARMS)), ARMS)
+        axes.set_xticks(range(len(ARMS)), [LABELS[arm] for arm in ARMS])
         axes.set_title(cause)
         axes.grid(alpha=0.25, axis="y")
     figure.supylabel("final held-out loss over the clean run, %", fontsize=10)
