@@ -180,3 +180,11 @@ def test_submitit_runs_jobs_of_two_ranks(mulligan: Cli, tiny: tuple[str, ...], t
     assert files(tmp_path / "runs/0_0.001", "summary.json") == ["summary.json"]
     logs = [path.read_text() for path in (tmp_path / "runs/.submitit").rglob("*_log.out")]
     assert sum(log.count("step 2/2 (100%)") for log in logs) == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_of_another_verb_leaves_no_folder_of_its_own(mulligan: Cli, tmp_path: Path) -> None:
+    done = mulligan("plan", "-m", "model=mini,tiny", "trainer.devices=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("parameters") >= 2
+    assert files(tmp_path, "*") == ["runs", "runs/multirun.yaml"]
