@@ -153,15 +153,13 @@ def test_a_tokenizer_that_does_not_know_its_mark_comes_as_it_is(
     assert read_folder(tmp_path).tokenizer == ("tokenizer.json", (tmp_path / "tokenizer.json").read_bytes())
 
 
-@pytest.mark.parametrize("mark", ["bos", "eos"])
-def test_one_mark_that_is_named_frames_documents_alone(mark: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_where_the_end_alone_is_named_it_frames_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
     written(tmp_path, tokenizer)
-    named = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({f"{mark}_token": named[f"{mark}_token"]}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
     found = read_folder(tmp_path).tokenizer
     assert found is not None
-    alone = {"bos": tokenizer.begin_id, "eos": tokenizer.end_id}[mark]
-    assert (JsonTokenizer(found[1]).begin_id, JsonTokenizer(found[1]).end_id) == (alone, alone)
+    framed = JsonTokenizer(found[1])
+    assert (framed.begin_id, framed.end_id) == (tokenizer.end_id, tokenizer.end_id)
 
 
 @pytest.mark.parametrize(
