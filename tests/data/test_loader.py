@@ -72,6 +72,12 @@ def test_the_order_knows_no_ranks(shards: Shards, world: int, micro: int) -> Non
         assert sorted(rows) == sorted(expected.tolist())
 
 
+def test_ranks_take_their_turns_in_every_micro_step(shards: Shards) -> None:
+    """So all ranks hold together what one would whose micro-batch is as large as all of theirs."""
+    second = micro_batches(shards, world=2, micro=2, rank=1)
+    assert second.sample_indices(range(3)).tolist() == [[2, 3], [6, 7], [10, 11]]
+
+
 @pytest.mark.parametrize(("world", "micro"), SPLITS)
 def test_the_count_is_that_of_all_ranks(shards: Shards, world: int, micro: int) -> None:
     for step in range(6):

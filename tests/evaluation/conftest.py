@@ -1,6 +1,7 @@
 """A tokenizer and a tiny model that has not learned anything, as the subject of suites."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ MakeModel = Callable[..., Transformer]
 WORDS = "def foo(bar, far): return bar or far and foo; the cat sat on the mat while a dog ran far\n"
 
 
-def make_model(vocab_size: int = 40, max_length: int = 16, seed: int = 0, init_std: float = 0.02) -> Transformer:
+def make_model(
+    vocab_size: int = 40, max_length: int = 16, seed: int = 0, init_std: float = 0.02, **options: Any
+) -> Transformer:
     config = ModelConfig(
         vocab_size=vocab_size,
         max_length=max_length,
@@ -24,6 +27,7 @@ def make_model(vocab_size: int = 40, max_length: int = 16, seed: int = 0, init_s
         num_heads=2,
         feedforward_width=24,
         init_std=init_std,
+        **options,
     )
     with torch.device("meta"):
         built = Transformer(config)

@@ -81,6 +81,18 @@ def test_the_excess_is_of_the_same_human_text_behind_other_contexts(subject: Sub
     assert scores["excess_after_own"].value != pytest.approx(unrelated - human, rel=1e-2)
 
 
+def test_drift_is_the_gap_in_the_last_quarter_minus_that_in_the_first(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    human, own = np.zeros((8, 12)), np.tile(np.arange(12.0), (8, 1))  # 8 tokens of the rollout, and 4 that follow
+    losses = iter([human, own, human])  # the last behind unrelated text
+    monkeypatch.setattr(ExposureBiasSuite, "_losses", lambda *_: next(losses))
+    scores = ExposureBiasSuite(**SIZES)(subject._replace(held_out=lambda _: random_shards()))
+    assert scores["drift"].value == (6 + 7) / 2 - (0 + 1) / 2
+    assert scores["gap"].value == 3.5
+    assert scores["excess_after_own"].value == 9.5
+
+
 @pytest.mark.parametrize(
     ("option", "reason"),
     [

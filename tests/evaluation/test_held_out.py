@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mulligan.evaluation.held_out import held_out
+from mulligan.evaluation.held_out import HeldOutSuite, held_out
+from mulligan.evaluation.suites import Subject
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 
@@ -101,6 +102,20 @@ def test_document_mask_leaves_out_begin_marks_and_other_documents() -> None:
     assert scores.cross_entropy_sum == pytest.approx(
         held_out(network, apart, batch_size=1, begin_id=BEGIN).cross_entropy_sum, rel=1e-5
     )
+
+
+def test_the_suite_heeds_its_own_options_and_the_subjects_mask(subject: Subject) -> None:
+    data, asked = shards(40), []
+    data.tokens[0][20] = BEGIN
+
+    def opened(max_bytes: int | None) -> SimpleNamespace:
+        asked.append(max_bytes)
+        return data
+
+    found = HeldOutSuite(stride=1, max_bytes=7)(subject._replace(held_out=opened, document_mask=True))
+    wanted = held_out(subject.model, data, batch_size=3, begin_id=BEGIN, document_mask=True, stride=1)
+    assert found == wanted.scores
+    assert asked == [7]
 
 
 def test_the_model_is_left_in_its_mode() -> None:

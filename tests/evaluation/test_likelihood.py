@@ -1,5 +1,7 @@
 """Continuations in batches against each by itself."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,9 +11,9 @@ from tests.evaluation.conftest import make_model
 PAIRS = [Pair([1], [5]), Pair([1, 5, 6], [7, 8, 9]), Pair(list(range(1, 30)), [3, 4]), Pair([2], list(range(3, 19)))]
 
 
-def alone(pair: Pair, banned: list[int]) -> tuple[list[float], list[int]]:
+def alone(pair: Pair, banned: list[int], **options: Any) -> tuple[list[float], list[int]]:
     """Losses and likeliest tokens, the last 16 tokens of the context before each whole continuation."""
-    network = make_model(init_std=0.5).eval()
+    network = make_model(init_std=0.5, **options).eval()
     tokens = torch.tensor([*pair.context, *pair.continuation][-17:])
     with torch.no_grad():
         logits_TV = network(tokens[None, :-1])[0][-len(pair.continuation) :]
@@ -28,6 +30,15 @@ def test_every_row_as_if_alone(batch_size: int, banned: list[int]) -> None:
         losses, _ = alone(pair, banned)
         assert one.losses == pytest.approx(losses, abs=1e-5)
         assert one.log_probability == pytest.approx(-sum(losses), abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"logit_softcap": 0.5}])
+def test_losses_are_those_of_the_logits_it_gives_when_not_in_training(options: dict[str, float]) -> None:
+    network = make_model(init_std=0.5, **options)
+    found = likelihoods(network, PAIRS, batch_size=9)
+    assert network.training
+    for pair, one in zip(PAIRS, found, strict=True):
+        assert one.losses == pytest.approx(alone(pair, [], **options)[0], abs=1e-5)
 
 
 def test_greedy_is_what_holds_the_likeliest_tokens_only() -> None:

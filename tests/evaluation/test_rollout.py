@@ -63,8 +63,9 @@ def test_each_row_stops_by_itself_and_leaves_the_others_alone() -> None:
     assert widths[-1] == 1, "rows that are done are still computed"
 
 
-def test_log_probabilities_are_the_models() -> None:
-    network = make_model(init_std=0.5)
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"logit_softcap": 0.5}])
+def test_log_probabilities_are_the_models(options: dict[str, float]) -> None:
+    network = make_model(init_std=0.5, **options)
     row = Row([1, 5], Sampler(temperature=0.5, top_k=3), max_new_tokens=6)
     list(rollout(network, [row]))
     logits_TV = network.eval()(torch.tensor([[1, 5, *row.new]]))[0, 1:-1]

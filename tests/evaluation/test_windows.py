@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mulligan.evaluation.windows import score_texts
 from tests.evaluation.conftest import make_model
@@ -33,3 +34,21 @@ def test_with_a_stride_of_one_each_token_has_the_longest_context() -> None:
             logits_V = network(torch.from_numpy(text[max(0, place - 8) : place])[None])[0, -1]
         wanted -= float(logits_V.log_softmax(0)[text[place]])
     assert total == pytest.approx(wanted, rel=1e-5)
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"), [({"dropout": 0.5}, None), ({"logit_softcap": 0.5}, None), ({}, torch.bfloat16)]
+)
+@torch.no_grad()
+def test_losses_are_those_of_the_logits_it_gives_when_not_in_training(
+    options: dict[str, Any], dtype: torch.dtype | None
+) -> None:
+    network, text = make_model(init_std=0.5, **options), torch.arange(3, 20)
+    total, _ = score_texts(
+        network, [text.numpy()], sequence_length=16, stride=16, batch_size=1, begin_id=1, autocast_dtype=dtype
+    )
+    assert network.training
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        logits_TV = network.eval()(text[None, :-1])[0].float()
+    assert total == pytest.approx(float(F.cross_entropy(logits_TV, text[1:], reduction="sum")), rel=1e-6)

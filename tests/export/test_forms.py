@@ -98,3 +98,6 @@ def test_silence_means_what_it_means_to_transformers() -> None:
     _, config = model_config({"architectures": ["LlamaForCausalLM"], **told})
     assert (config.key_value_heads, config.norm_eps, config.rope_theta) == (2, 1e-6, 10_000.0)
     assert not config.tied_embeddings
+    told |= {"hidden_size": 64 * 128, "num_attention_heads": 64}
+    _, config = model_config({"architectures": ["Qwen3ForCausalLM"], **told})
+    assert (config.key_value_heads, config.head_width) == (32, 128)

@@ -8,7 +8,7 @@ from tokenizers import pre_tokenizers
 from mulligan.data.json_tokenizer import JsonTokenizer
 from mulligan.export.gguf_tokenizer import tokenizer_json
 
-TOKENS = ["<s>", "</s>", "<tool>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "12", "Ġ1", "ĠĠ", "Ġa"]
+TOKENS = ["<s>", "</s>", "<tool>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "12", "Ġ1", "ĠĠ", "Ġa", "Ġab"]
 
 
 def fields(**changes: Any) -> dict[str, Any]:
@@ -40,6 +40,12 @@ def tokenizer(**changes: Any) -> JsonTokenizer:
 def test_words_are_parted_as_the_file_says(pre: str, wanted: list[str]) -> None:
     ids = tokenizer(pre=pre).encode("  12 a<tool>")
     assert [TOKENS[number] for number in ids] == wanted
+
+
+def test_of_llama_3_a_word_that_is_a_token_is_not_parted() -> None:
+    """Whatever the merges make of it."""
+    for pre, wanted in {"llama-bpe": ["Ġab"], "gpt-2": ["Ġa", "b"]}.items():
+        assert [TOKENS[number] for number in tokenizer(pre=pre).encode(" ab")] == wanted
 
 
 def test_its_marks_frame_a_document() -> None:

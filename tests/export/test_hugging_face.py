@@ -1,6 +1,7 @@
 """Models of transformers read here, and ours read there: the same logits, and the same tokens when they generate."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from mulligan.data.json_tokenizer import JsonTokenizer
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.rollout import Row, rollout
 from mulligan.evaluation.sampler import Sampler
@@ -112,6 +114,8 @@ def test_our_models_do_there_what_they_do_here(keys: dict[str, object], tokenize
     model = written(tmp_path, tokenizer, **keys)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert loaded.dtype == torch.float32
+    for marks in (loaded.config, loaded.generation_config):
+        assert (marks.bos_token_id, marks.eos_token_id) == (tokenizer.begin_id, tokenizer.end_id)
     tokens = torch.randint(tokenizer.vocab_size, (2, 64))
     torch.testing.assert_close(loaded(tokens).logits, model(tokens), rtol=0.0, atol=1e-5)
     inputs = AutoTokenizer.from_pretrained(tmp_path)("import os", return_tensors="pt")
@@ -128,7 +132,9 @@ def test_a_large_model_is_written_in_shards(tokenizer: Tokenizer, tmp_path: Path
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     shards = sorted(tmp_path.glob("model-*-of-*.safetensors"))
     assert len(shards) == len(set(index["weight_map"].values())) > 2
-    assert index["metadata"]["total_size"] == sum(t.nbytes for path in shards for t in load_file(path).values())
+    sizes = [sum(tensor.nbytes for tensor in load_file(path).values()) for path in shards]
+    assert index["metadata"]["total_size"] == sum(sizes)
+    assert all(one + following > 40_000 for one, following in pairwise(sizes)), "each as full as it can be"
     assert not (tmp_path / "model.safetensors").exists()
     state = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
     assert state["model.embed_tokens.weight"].equal(model.embedding.weight)
@@ -145,6 +151,15 @@ def test_a_tokenizer_that_does_not_know_its_mark_comes_as_it_is(
     written(tmp_path, tokenizer)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": mark, "eos_token": "</s>"}))
     assert read_folder(tmp_path).tokenizer == ("tokenizer.json", (tmp_path / "tokenizer.json").read_bytes())
+
+
+def test_where_the_end_alone_is_named_it_frames_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    written(tmp_path, tokenizer)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    found = read_folder(tmp_path).tokenizer
+    assert found is not None
+    framed = JsonTokenizer(found[1])
+    assert (framed.begin_id, framed.end_id) == (tokenizer.end_id, tokenizer.end_id)
 
 
 @pytest.mark.parametrize(

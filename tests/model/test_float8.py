@@ -1,6 +1,7 @@
 """Float8 products: their rounding is that of the format, in the layers of the blocks and nowhere else."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,19 @@ def test_what_cannot_be_trained_so_is_refused(change: dict[str, object], message
     float8.check(SHAPE, **PLACE)
     with pytest.raises(ValueError, match=message):
         float8.check(SHAPE, **PLACE | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 72}, "model.width is 72"),
+        ({"num_heads": 8, "num_key_value_heads": 1}, "x key-value heads is 8"),
+        ({"feedforward_width": 100}, "model.feedforward_width is 100"),
+    ],
+)
+def test_every_size_of_a_layer_is_a_multiple(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Float8Linears(recipe="rowwise", emulate=True).check(replace(SHAPE, **change), **PLACE)
 
 
 def test_autocast_of_the_cpu_is_not_for_products_of_two_types() -> None:

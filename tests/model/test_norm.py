@@ -1,4 +1,4 @@
-"""Norms whose parameters are of another type than what they norm."""
+"""Norms against their formulas, and with parameters of another type than what they norm."""
 
 import pytest
 import torch
@@ -18,3 +18,11 @@ def test_parameters_take_the_type_of_the_input(kind: str, bias: bool) -> None:
     found_TD = norm.bfloat16()(x_TD)
     assert found_TD.dtype == torch.float32
     assert found_TD.equal(wanted_TD)
+
+
+def test_eps_is_added_to_the_mean_square() -> None:
+    x_TD = torch.randn(4, 16, dtype=torch.float64) * 0.5
+    centred_TD = x_TD - x_TD.mean(1, keepdim=True)
+    for kind, wanted_TD in {"rms": x_TD, "layer": centred_TD}.items():
+        wanted_TD = wanted_TD / (wanted_TD.square().mean(1, keepdim=True) + 0.1).sqrt()
+        torch.testing.assert_close(make_norm(kind, 16, eps=0.1, bias=True).double()(x_TD), wanted_TD)

@@ -67,6 +67,19 @@ def test_initial_deviation_shrinks_with_depth() -> None:
     torch.testing.assert_close(deep.blocks[0].attention.q.weight.std(), torch.tensor(0.02), rtol=0.05, atol=0.0)
 
 
+def test_norms_begin_as_one_and_biases_as_nothing() -> None:
+    weights = dict(built(**FORMS["gpt2"]).named_parameters())
+    assert all(weight.eq(1.0).all() for name, weight in weights.items() if name.endswith("norm.weight"))
+    biases = [weight for name, weight in weights.items() if name.endswith("bias")]
+    assert biases
+    assert all(bias.eq(0.0).all() for bias in biases)
+
+
+def test_the_hash_is_of_types_and_shapes_too() -> None:
+    states = [torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.int32)]  # the same bytes
+    assert len({weights_sha256({"weight": weight}) for weight in states}) == 3
+
+
 def test_tied_weights_are_one_tensor_after_materializing_and_loading() -> None:
     model = built()
     assert model.head.weight is model.embedding.weight

@@ -15,7 +15,7 @@ from mulligan.planning.communication import (
     step_of,
 )
 from mulligan.planning.memory import Layout
-from mulligan.planning.messages import Message
+from mulligan.planning.messages import Message, messages_of
 from tests.model.test_config import config_of
 
 H100 = Network(devices_per_host=8, link_bandwidth=450e9, network_bandwidth=50e9)
@@ -91,6 +91,45 @@ def test_llama_8b_under_fsdp_scales_as_torchtitan_measured() -> None:
     """
     ours = step(LLAMA_8B, ranks=8).seconds / step(LLAMA_8B, ranks=128).seconds
     assert ours == pytest.approx(6514 / 6667, abs=0.03)
+
+
+SHORT = Layout(precision="bf16-mixed", micro_batch=1, sequence_length=128)
+
+
+@pytest.mark.parametrize(
+    ("split", "flops", "gathers", "reduces"),
+    [(1, 1e30, 2 * 32 - 1, 32), (1, 1e12, 1, 1), (2, 1e12, 1, 1)],
+)
+def test_of_fsdp_what_no_computing_hides_is_waited_for(split: int, flops: float, gathers: int, reduces: int) -> None:
+    """All messages of 32 blocks where computing takes no time (but one gather, of the block that backward begins with,
+    which the head is taken to hide), and those at the ends where it takes long.
+    """
+    layout = replace(SHORT, sharded=True, data_parallel_size=16 // split, tensor_parallel_size=split)
+    found = messages_of(LLAMA_8B, layout)
+    gather, reduce, *outside = (
+        H100.seconds(one, 16 // split, spread=split)
+        for one in (found.block_gather, found.block_reduce, found.outside_gather, found.outside_reduce)
+        if one is not None
+    )
+    shared = sum(H100.seconds(one, split) for one in (*found.block_shared, *found.block_shared_backward))
+    last = sum(H100.seconds(one, 16) for one in found.last)
+    wanted = 3 * (32 * shared + gathers * gather + reduces * reduce + sum(outside)) + last
+    assert step_of(LLAMA_8B, layout, H100, accumulation=3, flops=flops).exposed == pytest.approx(wanted)
+
+
+def test_of_ddp_each_bucket_waits_for_those_before_it() -> None:
+    """The first leaves when it is full, the last ends after all of them; the backward pass lies in between."""
+    layout, parts = replace(SHORT, data_parallel_size=8), LLAMA_8B.parameters_by_part
+    pieces = [parts["head"] + parts["last norm"], *[parts["blocks"] // 32] * 32, parts["embeddings"]]
+    buckets = [-(-4 * entries // BUCKET_BYTES) for entries in pieces]
+    sums = sum(
+        count * seconds("all-reduce", 4 * entries // count, 8) for entries, count in zip(pieces, buckets, strict=True)
+    )
+    found = step_of(LLAMA_8B, layout, H100, accumulation=1, flops=1e15)
+    head = 6 * LLAMA_8B.vocab_size * LLAMA_8B.width * 128 / 1e15
+    backward, until_first_is_full = 2 / 3 * found.computing, 2 / 3 * head / buckets[0]
+    assert backward < sums, "else some buckets wait for no one"
+    assert found.exposed == pytest.approx(until_first_is_full + sums - backward)
 
 
 def test_of_ddp_the_embeddings_are_never_hidden() -> None:

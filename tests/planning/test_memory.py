@@ -11,7 +11,7 @@ from torch import Tensor
 from mulligan.model.config import ModelConfig
 from mulligan.model.transformer import Transformer
 from mulligan.objective.next_token import NextToken
-from mulligan.planning.memory import Layout, parameters_of_rank, rank_memory, state_bytes
+from mulligan.planning.memory import Layout, heap_holes, parameters_of_rank, rank_memory, state_bytes
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 2048, "max_length": 128, "width": 96, "num_layers": 3, "num_heads": 4, "feedforward_width": 256
@@ -125,6 +125,51 @@ def test_sharded_ranks_hold_all_together() -> None:
     paired = layout_of("32-true", sharded=True, data_parallel_size=4, tensor_parallel_size=2)
     matrices = config.num_layers * config.num_block_matrix_parameters
     assert 8 * parameters_of_rank(config, paired) == matrices + 2 * (config.num_parameters - matrices)
+
+
+@pytest.mark.parametrize(("num_layers", "gathered"), [(1, 1), (3, 2)])
+def test_fsdp_gathers_two_blocks_and_keeps_what_is_outside_them_whole(num_layers: int, gathered: int) -> None:
+    config = ModelConfig(**(SHAPE | {"num_layers": num_layers}))
+    block = config.num_block_matrix_parameters
+    outside = config.num_parameters - num_layers * block
+    parts = rank_memory(config, layout_of("bf16-mixed", sharded=True, data_parallel_size=8))
+    assert parts["gathered weights, gradients"] == block * (gathered * 2 + 4) + outside * (4 + 4)
+
+
+def test_autocast_keeps_its_copies_of_the_blocks_matrices() -> None:
+    config = ModelConfig(**SHAPE)
+    mixed, whole = (rank_memory(config, layout_of(precision)) for precision in ("bf16-mixed", "bf16-true"))
+    assert mixed["weights as computed with"] == 3 * config.num_block_matrix_parameters * 2
+    assert "weights as computed with" not in whole
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "precision", "on_cpu", "wanted"),
+    [
+        (1000, "bf16-mixed", True, BATCH * LENGTH * 1000 * (2 + 6 * 4)),  # logits, and six of them in float32
+        (2048, "32-true", True, BATCH * LENGTH * 2048 * 4 + 4 * 2048 * 96),  # logits of a chunk, gradient
+        (2048, "bf16-mixed", False, BATCH * LENGTH * 2048 * 2 + (4 + 2) * 2048 * 96),  # and the weight in bfloat16
+        (2048, "bf16-mixed", True, BATCH * LENGTH * 2048 * (2 + 4) + (4 + 2 + 2) * 2048 * 96),  # and scratch, product
+    ],
+)
+def test_a_head_holds_logits_and_gradients(vocab_size: int, precision: str, on_cpu: bool, wanted: int) -> None:
+    config = ModelConfig(**(SHAPE | {"vocab_size": vocab_size}))
+    hidden_and_gradient = 2 * BATCH * LENGTH * 96 * 4
+    assert rank_memory(config, layout_of(precision, on_cpu=on_cpu))["loss head"] == hidden_and_gradient + wanted
+
+
+def test_a_block_that_is_computed_again_comes_on_top_of_a_small_head() -> None:
+    config = ModelConfig(**(SHAPE | {"vocab_size": 64}))
+    plain, deeper = (rank_memory(replace(config, num_layers=count), layout_of("32-true")) for count in (3, 4))
+    block = deeper["activations"] - plain["activations"]
+    again = rank_memory(config, layout_of("32-true", activation_checkpointing=True))
+    stream, widest = BATCH * LENGTH * 96 * 4, BATCH * LENGTH * 256 * 4
+    around = plain["activations"] - 3 * block
+    assert again["activations"] == around + 3 * stream + (block + stream + widest - again["loss head"])
+
+
+def test_holes_of_the_heap_are_two_thirds_of_what_comes_and_goes() -> None:
+    assert heap_holes({"weights": 100.0, "activations": 7.0, "loss head": 2.0}) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

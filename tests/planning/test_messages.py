@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mulligan.model.transformer import Transformer
-from mulligan.planning.messages import block_shapes, messages_of, outside_shapes
+from mulligan.planning.messages import Message, block_shapes, messages_of, outside_shapes
 from tests.model.test_config import NAMES, config_of
 from tests.planning.sent_messages import LAYOUT, MODEL, SHAPES, planned, sent
 from tests.training.test_ranks import record
@@ -50,6 +51,50 @@ def test_shapes_are_those_of_the_built_model(name: str) -> None:
 
 def test_one_device_sends_nothing() -> None:
     assert messages_of(MODEL, LAYOUT).of_step(MODEL.num_layers, 4) == []
+
+
+BLOCK, OUTSIDE = 4 * 16**2 + 3 * 16 * 32 + 2 * 16 + 2 * 8, 400 * 16 + 16  # parameters
+STREAM = 4 * 32 * 16  # entries between the blocks of four samples
+
+
+@pytest.mark.parametrize(
+    ("trainer", "changes", "wanted"),
+    [
+        ("cpu_ddp", {}, [Message("all-reduce", (2 * BLOCK + OUTSIDE) * 4 + 8)]),
+        (
+            "cpu_ddp",
+            {"precision": "bf16-true"},
+            [Message("all-reduce", (2 * BLOCK + OUTSIDE) * 2), Message("all-reduce", 8)],
+        ),
+        (
+            "cpu_fsdp",
+            {},
+            [
+                Message("all-gather", BLOCK * 2, 6),
+                Message("all-gather", BLOCK * 2, 6),
+                Message("reduce-scatter", BLOCK * 4, 6),
+                Message("all-gather", OUTSIDE * 4, 3),
+                Message("reduce-scatter", OUTSIDE * 4, 3),
+                Message("all-reduce", 12),
+            ],
+        ),
+        (
+            "cpu_tp",
+            {"activation_checkpointing": True},
+            [
+                Message("all-reduce", STREAM * 2, 2 * 6),
+                Message("all-reduce", STREAM * 4, 2 * 6),
+                Message("all-reduce", STREAM * 2, 6),  # once more, of attention
+                Message("all-reduce", 8 * 2, 2 * 6),  # the gradients of the query's and the key's norm
+                Message("all-reduce", 12),
+            ],
+        ),
+    ],
+)
+def test_a_step_sends_what_two_blocks_and_three_micro_batches_do(
+    trainer: str, changes: dict[str, Any], wanted: list[Message]
+) -> None:
+    assert messages_of(MODEL, replace(SHAPES[trainer], **changes)).of_step(2, 3) == wanted
 
 
 def test_more_ranks_than_rows_send_rows_that_no_one_needs() -> None:

@@ -1,5 +1,9 @@
 """The best of each way on so many devices, or none."""
 
+from dataclasses import replace
+
+import pytest
+
 from mulligan.model.config import ModelConfig
 from mulligan.planning.communication import Network
 from mulligan.planning.memory import Layout
@@ -37,11 +41,28 @@ def test_the_micro_batch_is_the_largest_that_fits() -> None:
     assert (none.micro_batch, none.fits) == (1, False)
 
 
-def test_speed_is_the_efficient_part_of_all_devices() -> None:
-    for point in points(512, 4096).values():
+@pytest.mark.parametrize(("devices", "global_batch", "usable"), [(512, 4096, 70e9), (8, 64, 3e9)])
+def test_speed_is_the_efficient_part_of_all_devices(devices: int, global_batch: int, usable: float) -> None:
+    """With the second, steps of several micro-batches."""
+    for point in points(devices, global_batch, usable).values():
         assert point is not None
-        ideal = 512 * 4e14 / MODEL.flops_per_token(2048)
+        ideal = devices * 4e14 / MODEL.flops_per_token(2048)
         assert abs(point.tokens_per_second / (point.efficiency * ideal) - 1.0) < 1e-9
+
+
+@pytest.mark.parametrize(("key_value_heads", "devices_per_host"), [(8, 8), (2, 8), (8, 6)])
+def test_groups_divide_key_value_heads_and_hosts(key_value_heads: int, devices_per_host: int) -> None:
+    """64 devices and 16 samples take groups of 4."""
+    found = points_of(
+        replace(MODEL, num_heads=8, num_key_value_heads=key_value_heads),
+        LAYOUT,
+        replace(NETWORK, devices_per_host=devices_per_host),
+        devices=64,
+        global_batch=16,
+        flops=4e14,
+        usable_bytes=70e9,
+    )
+    assert (found["fsdp x tp"] is not None) is (key_value_heads == devices_per_host == 8)
 
 
 def test_a_batch_of_nothing_is_no_plan() -> None:

@@ -91,6 +91,14 @@ def test_a_run_learns_and_its_summary_is_that_of_its_checkpoint(make_run: MakeRu
     assert scores.utf8_bytes == summary["val_utf8_bytes"] == sum(len(text) for text in shards.texts(_tokenizer(run)))
 
 
+def test_a_cap_holds_for_the_objective_too(make_run: MakeRun) -> None:
+    """Logits next to zero are next to those that know nothing, whatever is learned."""
+    run = make_run("model.logit_softcap=1e-5", "optimizer.lr=1e-2", "evaluate_every_n_steps=null")
+    run.train(silent, silent)
+    losses = read_curve(Path("runs/default")).losses
+    assert losses == pytest.approx([math.log(400)] * 8, abs=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["rowwise", "rowwise_with_gw_hp", "tensorwise"])
 def test_a_run_in_float8_learns_as_much(make_run: MakeRun, recipe: str) -> None:

@@ -30,7 +30,6 @@ def score_documents(subject: Subject, texts: Iterable[str], *, stride: int | Non
         stride=stride,
         batch_size=subject.batch_size,
         begin_id=subject.tokenizer.begin_id,
-        document_mask=subject.document_mask,
         autocast_dtype=subject.autocast_dtype,
     )
     return HeldOut(total, count, num_bytes)
