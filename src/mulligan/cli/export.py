@@ -20,7 +20,7 @@ from mulligan.files import atomic_folder, read_json, write_hashed, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import weights_sha256
 from mulligan.report.run_files import json_lines
-from mulligan.safetensors_file import write_safetensors
+from mulligan.safetensors_file import LazyTensors, write_safetensors
 from mulligan.training.checkpoints import load_unsharded
 
 
@@ -56,11 +56,9 @@ def _as_weights(export: Export, shape: ModelConfig, state: dict[str, Any]) -> No
     weights = export.run.lazy_weights(export.checkpoint, state)
     write_json(export.shape_file, asdict(shape))
     write_hashed(export.to, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
-    named = {"head.weight": "embedding.weight"} if shape.tied_embeddings else {}  # which a model has under both names
-    digest = weights_sha256(weights.under_more_names(named))
     print(
         f"{export.to} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
-        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape_file} their shape"
+        f"{export.checkpoint.step}, sha256 of the weights {_digest(weights, shape)[:16]}; {export.shape_file} their shape"
     )
 
 
@@ -68,21 +66,27 @@ def _for_hugging_face(export: Export, shape: ModelConfig, state: dict[str, Any])
     run, checkpoint = export.run, export.checkpoint
     run.check_data(state, checkpoint.path)
     architecture, _ = published_config(shape)
-    card = model_card(_trained(export, shape), architecture)
+    weights = run.lazy_weights(checkpoint, state)
+    card = model_card(_trained(export, shape, weights), architecture)
     with atomic_folder(export.to) as folder:
-        write_folder(
-            folder, config=shape, weights=run.lazy_weights(checkpoint, state), tokenizer=run.tokenizer(), card=card
-        )
+        write_folder(folder, config=shape, weights=weights, tokenizer=run.tokenizer(), card=card)
     print(
         f"{export.to} holds {run.folder} at step {checkpoint.step} as a {architecture} of {shape.num_parameters:,} "
         f"parameters, with its tokenizer and a model card, README.md"
     )
 
 
-def _trained(export: Export, shape: ModelConfig) -> Trained:
+def _digest(weights: LazyTensors, shape: ModelConfig) -> str:
+    named = {"head.weight": "embedding.weight"} if shape.tied_embeddings else {}  # which a model has under both names
+    return weights_sha256(weights.under_more_names(named))
+
+
+def _trained(export: Export, shape: ModelConfig, weights: LazyTensors) -> Trained:
     run, step = export.run, export.checkpoint.step
     summary, provenance = run.folder / "summary.json", run.folder / "provenance.jsonl"
-    ended = read_json(summary, "step") if summary.is_file() else None
+    ended = read_json(summary, "step", "weights_sha256") if summary.is_file() else {"step": None}
+    # A run that had ended, went on and was rewound may come to the same step with other weights.
+    was_judged = ended["step"] == step and ended["weights_sha256"] == _digest(weights, shape)
     starts = json_lines(provenance)
     return Trained(
         name=run.folder.name,
@@ -91,7 +95,7 @@ def _trained(export: Export, shape: ModelConfig) -> Trained:
         model=shape,
         config=run.recorded,
         data_fingerprint=read_json(run.data_folder / "manifest.json", "fingerprint")["fingerprint"],
-        summary=ended if ended is not None and ended["step"] == step else None,
+        summary=ended if was_judged else None,
         starts=[line for line in starts if line["step"] < step],
         interventions=run.ledger.entries[: export.checkpoint.ledger_lines],
     )
