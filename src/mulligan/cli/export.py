@@ -12,6 +12,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 
 from mulligan.cli.compose import build, plain
+from mulligan.cli.provenance import begun_with
 from mulligan.cli.saved_run import SavedRun
 from mulligan.export.forms import published_config
 from mulligan.export.hugging_face import write_folder
@@ -56,9 +57,10 @@ def _as_weights(export: Export, shape: ModelConfig, state: dict[str, Any]) -> No
     weights = export.run.lazy_weights(export.checkpoint, state)
     write_json(export.shape_file, asdict(shape))
     write_hashed(export.to, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
+    digest = _digest(weights, shape)
     print(
         f"{export.to} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
-        f"{export.checkpoint.step}, sha256 of the weights {_digest(weights, shape)[:16]}; {export.shape_file} their shape"
+        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape_file} their shape"
     )
 
 
@@ -95,6 +97,7 @@ def _trained(export: Export, shape: ModelConfig, weights: LazyTensors) -> Traine
         model=shape,
         config=run.recorded,
         data_fingerprint=read_json(run.data_folder / "manifest.json", "fingerprint")["fingerprint"],
+        initial_weights_sha256=begun_with(run.folder).get("initial_weights_sha256"),
         summary=ended if was_judged else None,
         starts=[line for line in starts if line["step"] < step],
         interventions=run.ledger.entries[: export.checkpoint.ledger_lines],
