@@ -81,7 +81,8 @@ def test_what_is_not_known_is_not_told() -> None:
     told = card(summary=None, starts=[], interventions=[])
     assert "was not evaluated at this step" in told
     assert "weights sha256" not in told
-    assert "None: no spike was seen" in told
+    assert "None: the loss was not watched (stability=none)" in told
+    assert "None: no spike was seen" in card(config=CONFIG | {"stability": {"way": "in_place"}}, interventions=[])
 
 
 def test_a_checkout_with_changes() -> None:

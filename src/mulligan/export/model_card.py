@@ -44,7 +44,7 @@ def model_card(trained: Trained, architecture: str) -> str:
         "## Starts\n\nWhat each start of the run was made with.\n",
         _table(("from step", "time", "mulligan", "revision", "source", "torch", "ranks"), map(_start, trained.starts)),
         "## Interventions\n",
-        _interventions(trained.interventions),
+        _interventions(trained.interventions, is_watched=trained.config["stability"] is not None),
     ]
     return "\n".join(parts)
 
@@ -123,9 +123,9 @@ def _start(line: Json) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _interventions(entries: Sequence[Json]) -> str:
+def _interventions(entries: Sequence[Json], *, is_watched: bool) -> str:
     if not entries:
-        return "None: no spike was seen.\n"
+        return "None: no spike was seen.\n" if is_watched else "None: the loss was not watched (stability=none).\n"
     skipped = sum(entry["skip"][1] - entry["skip"][0] for entry in entries if "skip" in entry)
     rewinds = sum(entry["kind"] == "rewind" for entry in entries)
     text = (
