@@ -51,3 +51,12 @@ def test_the_card_has_no_numbers_of_other_weights_of_the_same_step(sharded_run: 
     done = here("export", "run=run", "to=out", "format=hf")
     assert done.returncode == 0, done.stderr
     assert "was not evaluated at this step" in Path("out/README.md").read_text()
+
+
+def test_weights_go_out_without_a_tokenizer_where_the_data_is_not_at_hand(sharded_run: Path, here: Cli) -> None:
+    shutil.copytree(sharded_run, "run")
+    Path("run/data.json").unlink()
+    done = here("export", "run=run", "to=model.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "model.json their shape; without its tokenizer: run/data.json is missing" in done.stdout
+    assert sorted(path.name for path in Path().iterdir()) == ["model.json", "model.safetensors", "run"]

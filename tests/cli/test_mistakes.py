@@ -249,6 +249,7 @@ MISTAKES = {
     "import from=empty to=out": "empty: its weights lack model.embed_tokens.weight, which a LlamaForCausalLM of this",
     "export run=healed to=none/model.safetensors": "to=none/model.safetensors: there is no folder none; make it first",
     "export run=healed to=old.safetensors": "to=old.safetensors: old.safetensors is there already; choose another name",
+    "export run=healed to=foreign/model.safetensors": "foreign/tokenizer.json is there already; choose another name",
     "export run=healed to=model.safetensors": "run=healed: it has no whole checkpoint yet",
     "export run=healed to=model.safetensors step=5": (
         "step=5: healed/checkpoints has no checkpoint of it; it has those of: none"
@@ -339,6 +340,7 @@ def test_mistake(line: str, here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}
         write_record(Path(name), record | {"stability": None})
     write_record(Path("foreign"), {"seed": 1})
+    Path("foreign/tokenizer.json").touch()
     for name in ("bert", "llama", "pickled", "empty"):
         architecture = "BertModel" if name == "bert" else "LlamaForCausalLM"
         write_json(Path(name, "config.json"), LLAMA | {"architectures": [architecture]})

@@ -1,8 +1,9 @@
 """``mulligan export run=runs/NAME to=...``: a checkpoint, of either form, as others read it.
 
-format=weights writes one file, model.safetensors, and model.json beside it:
-``model_with_weights(ModelConfig(**json), load_file(...), device)`` is the model again. format=hf writes a folder that
-transformers loads. Weights are read and written one after another, so that a large model needs little memory.
+format=weights writes one file, model.safetensors, and beside it model.json and the tokenizer's: other verbs take that
+folder, and ``model_with_weights(ModelConfig(**json), load_file(...), device)`` is the model again. format=hf writes a
+folder that transformers loads. Weights are read and written one after another, so that a large model needs little
+memory.
 """
 
 from dataclasses import asdict
@@ -14,11 +15,13 @@ from omegaconf import DictConfig
 from mulligan.cli.compose import build, plain
 from mulligan.cli.provenance import begun_with
 from mulligan.cli.saved_run import SavedRun
+from mulligan.data.tokenizer import FILES
 from mulligan.export.forms import published_config
 from mulligan.export.hugging_face import write_folder
 from mulligan.export.model_card import Trained, model_card
-from mulligan.files import atomic_folder, read_json, write_hashed, write_json
+from mulligan.files import atomic_folder, atomic_write, read_json, write_hashed, write_json
 from mulligan.model.config import ModelConfig
+from mulligan.model.folder import WEIGHTS
 from mulligan.model.weights import weights_sha256
 from mulligan.report.run_files import json_lines
 from mulligan.safetensors_file import LazyTensors, write_safetensors
@@ -34,7 +37,7 @@ class Export:
             raise ValueError(f"to={to} must name a .safetensors file, or a folder with format=hf")
         if not self.to.parent.is_dir():
             raise ValueError(f"to={to}: there is no folder {self.to.parent}; make it first")
-        for path in (self.to, *([self.shape_file] if format == "weights" else [])):
+        for path in (self.to, *(self.beside if format == "weights" else [])):
             if path.exists():
                 raise ValueError(f"to={to}: {path} is there already; choose another name")
         self.run = SavedRun(Path(run))
@@ -44,6 +47,16 @@ class Export:
     def shape_file(self) -> Path:
         """Of format=weights."""
         return self.to.with_suffix(".json")
+
+    @property
+    def is_taken_by_verbs(self) -> bool:
+        """Whether the file has the name by which they find a model in a folder."""
+        return self.to.name == WEIGHTS
+
+    @property
+    def beside(self) -> list[Path]:
+        """What format=weights may write next to the weights; no tokenizer of another model must be found there."""
+        return [self.shape_file, *(self.to.with_name(name) for name in FILES if self.is_taken_by_verbs)]
 
 
 def work(config: DictConfig) -> None:
@@ -56,12 +69,26 @@ def work(config: DictConfig) -> None:
 def _as_weights(export: Export, shape: ModelConfig, state: dict[str, Any]) -> None:
     weights = export.run.lazy_weights(export.checkpoint, state)
     write_json(export.shape_file, asdict(shape))
+    beside = f"; {_copy_tokenizer(export, state)}" if export.is_taken_by_verbs else ""
     write_hashed(export.to, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
     digest = _digest(weights, shape)
     print(
         f"{export.to} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
-        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape_file} their shape"
+        f"{export.checkpoint.step}, sha256 of the weights {digest[:16]}; {export.shape_file} their shape{beside}"
     )
+
+
+def _copy_tokenizer(export: Export, state: dict[str, Any]) -> str:
+    """Say where it is now, or why it is not: the weights alone are worth having where the data is not at hand."""
+    try:
+        export.run.check_data(state, export.checkpoint.path)
+        tokenizer = export.run.tokenizer()
+    except ValueError as error:
+        return f"without its tokenizer: {error}"
+    path = export.to.with_name(tokenizer.file_name)
+    with atomic_write(path) as file:
+        file.write(tokenizer.model)
+    return f"{path} its tokenizer"
 
 
 def _for_hugging_face(export: Export, shape: ModelConfig, state: dict[str, Any]) -> None:
