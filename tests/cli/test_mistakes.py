@@ -222,6 +222,10 @@ MISTAKES = {
     "generate run=nowhere batch_size=0": "batch_size=0 must be at least 1",
     "generate run=nowhere explain=maybe": "explain='maybe': expected bool",
     "generate run=nowhere sampler.temperature=-1.0": "sampler.temperature=-1.0 must be a number that is not negative",
+    "generate run=llama": "llama holds a model as transformers or llama.cpp saves it: give the folder that",
+    "evaluate run=old.gguf suite=[held_out]": "the folder that `mulligan import from=old.gguf to=FOLDER` makes",
+    "generate run=none.gguf": "run=none.gguf: no run is there",
+    "train initial_weights=llama": "llama holds a model as transformers or llama.cpp saves it: give the folder that",
     "generate run=torn": "torn/model.safetensors is not a whole safetensors file",
     "generate run=kept": "kept has no tokenizer: neither tokenizer.model nor tokenizer.json is there",
     "replay rnu=1": "rnu: there is no such key; did you mean run?",
@@ -335,6 +339,7 @@ WITHHELD = {
 def test_mistake(line: str, here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("table.csv").write_text("text\n")
     Path("old.safetensors").touch()
+    Path("old.gguf").touch()
     Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
     for name in ("calm", "healed", "halted"):
         record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}
