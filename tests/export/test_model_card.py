@@ -34,7 +34,7 @@ REWIND = {
 
 
 def card(**changes: Any) -> str:
-    told = Trained("healed", 400, 51_200, MODEL, CONFIG, "a44c", None, SUMMARY, [START], [WITHHELD, REWIND])
+    told = Trained("healed", 400, 128, MODEL, CONFIG, "a44c", None, SUMMARY, [START], [WITHHELD, REWIND])
     return model_card(told._replace(**changes), "LlamaForCausalLM")
 
 
@@ -83,6 +83,10 @@ def test_what_is_not_known_is_not_told() -> None:
     assert "weights sha256" not in told
     assert "None: the loss was not watched (stability=none)" in told
     assert "None: no spike was seen" in card(config=CONFIG | {"stability": {"way": "in_place"}}, interventions=[])
+
+
+def test_the_weights_of_the_start_have_a_card_too() -> None:
+    assert "for 0 steps on 0 tokens" in card(step=0, summary=None, starts=[], interventions=[])
 
 
 def test_a_checkout_with_changes() -> None:

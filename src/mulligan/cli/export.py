@@ -120,7 +120,7 @@ def _trained(export: Export, shape: ModelConfig, weights: LazyTensors) -> Traine
     return Trained(
         name=run.folder.name,
         step=step,
-        tokens=step * run.global_batch * run.sequence_length,
+        tokens_per_step=run.global_batch * run.sequence_length,
         model=shape,
         config=run.recorded,
         data_fingerprint=read_json(run.data_folder / "manifest.json", "fingerprint")["fingerprint"],

@@ -17,7 +17,7 @@ class Trained(NamedTuple):
 
     name: str
     step: int
-    tokens: int
+    tokens_per_step: int
     model: ModelConfig
     config: Json  # config.yaml
     data_fingerprint: str
@@ -34,8 +34,8 @@ def model_card(trained: Trained, architecture: str) -> str:
     parts = [
         f"{_HEAD}\n# {trained.name}\n",
         f"A language model of {trained.model.num_parameters:,} parameters (`{architecture}`), {begun} by "
-        f"[mulligan](#training) for {trained.step:,} steps on {trained.tokens:,} tokens. It continues text; it was "
-        "given no instructions to follow.\n",
+        f"[mulligan](#training) for {trained.step:,} steps on {trained.step * trained.tokens_per_step:,} tokens. It "
+        "continues text; it was given no instructions to follow.\n",
         _USE,
         "## Numbers\n",
         _numbers(trained.summary),
@@ -87,7 +87,7 @@ def _training(trained: Trained) -> list[tuple[str, Any]]:
         ("data", data["name"]),
         ("data fingerprint", trained.data_fingerprint),
         ("tokenizer", _tokenizer(data["tokenizer"])),
-        ("global batch", f"{trained.tokens // trained.step:,} tokens"),
+        ("global batch", f"{trained.tokens_per_step:,} tokens"),
         *((key, config[key]) for key in ("sequence_length", "precision", "seed")),
         *((key, value) for key, value in unusual.items() if value),
     ]
