@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from mulligan.files import read_json
+from mulligan.files import read_json, write_json
 from mulligan.model.config import ModelConfig
 from mulligan.model.weights import model_with_weights, weights_sha256
 from tests.conftest import Cli
@@ -43,3 +43,20 @@ def test_a_checkpoint_of_another_shape_is_named(sharded_run: Path, here: Cli) ->
     done = here("export", "run=run", "to=out.safetensors")
     assert done.returncode == 2
     assert "step_00000006.ckpt has no blocks.0.feedforward.gate.weight of the shape" in done.stderr
+
+
+def test_the_card_has_no_numbers_of_other_weights_of_the_same_step(sharded_run: Path, here: Cli) -> None:
+    shutil.copytree(sharded_run, "run")
+    write_json(Path("run/summary.json"), read_json(sharded_run / "summary.json") | {"weights_sha256": "0" * 64})
+    done = here("export", "run=run", "to=out", "format=hf")
+    assert done.returncode == 0, done.stderr
+    assert "was not evaluated at this step" in Path("out/README.md").read_text()
+
+
+def test_weights_go_out_without_a_tokenizer_where_the_data_is_not_at_hand(sharded_run: Path, here: Cli) -> None:
+    shutil.copytree(sharded_run, "run")
+    Path("run/data.json").unlink()
+    done = here("export", "run=run", "to=model.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "model.json their shape; without its tokenizer: run/data.json is missing" in done.stdout
+    assert sorted(path.name for path in Path().iterdir()) == ["model.json", "model.safetensors", "run"]

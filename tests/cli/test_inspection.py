@@ -92,6 +92,15 @@ def test_it_prints_a_table_of_all_or_one_in_detail(inspect: Any) -> None:
     assert "files:train_000000.npy:" in printed
 
 
+@pytest.mark.parametrize(
+    ("stability", "why"), [(None, "its loss was not watched (stability=none)"), ({}, "its ledger has no line")]
+)
+def test_a_run_to_which_nothing_was_done(stability: Any, why: str, here: Cli) -> None:
+    record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": "calm/checkpoints"}}
+    write_record(Path("calm"), record | {"stability": stability})
+    assert here("inspect", "run=calm").stdout == f"nothing was done to calm: {why}\n"
+
+
 def test_a_ledger_that_lost_lines_is_named(healed: Path, here: Cli) -> None:
     path = healed / "ledger.jsonl"
     content = path.read_bytes()

@@ -222,6 +222,10 @@ MISTAKES = {
     "generate run=nowhere batch_size=0": "batch_size=0 must be at least 1",
     "generate run=nowhere explain=maybe": "explain='maybe': expected bool",
     "generate run=nowhere sampler.temperature=-1.0": "sampler.temperature=-1.0 must be a number that is not negative",
+    "generate run=llama": "llama holds a model as transformers or llama.cpp saves it: give the folder that",
+    "evaluate run=old.gguf suite=[held_out]": "the folder that `mulligan import from=old.gguf to=FOLDER` makes",
+    "generate run=none.gguf": "run=none.gguf: no run is there",
+    "train initial_weights=llama": "llama holds a model as transformers or llama.cpp saves it: give the folder that",
     "generate run=torn": "torn/model.safetensors is not a whole safetensors file",
     "generate run=kept": "kept has no tokenizer: neither tokenizer.model nor tokenizer.json is there",
     "replay rnu=1": "rnu: there is no such key; did you mean run?",
@@ -249,6 +253,7 @@ MISTAKES = {
     "import from=empty to=out": "empty: its weights lack model.embed_tokens.weight, which a LlamaForCausalLM of this",
     "export run=healed to=none/model.safetensors": "to=none/model.safetensors: there is no folder none; make it first",
     "export run=healed to=old.safetensors": "to=old.safetensors: old.safetensors is there already; choose another name",
+    "export run=healed to=foreign/model.safetensors": "foreign/tokenizer.json is there already; choose another name",
     "export run=healed to=model.safetensors": "run=healed: it has no whole checkpoint yet",
     "export run=healed to=model.safetensors step=5": (
         "step=5: healed/checkpoints has no checkpoint of it; it has those of: none"
@@ -334,11 +339,13 @@ WITHHELD = {
 def test_mistake(line: str, here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("table.csv").write_text("text\n")
     Path("old.safetensors").touch()
+    Path("old.gguf").touch()
     Path("loss.csv").write_text("step,loss\n1,3.0\n2,2.9\n")
     for name in ("calm", "healed", "halted"):
         record = {"sequence_length": 32, "precision": "32-true", "checkpoint": {"folder": f"{name}/checkpoints"}}
         write_record(Path(name), record | {"stability": None})
     write_record(Path("foreign"), {"seed": 1})
+    Path("foreign/tokenizer.json").touch()
     for name in ("bert", "llama", "pickled", "empty"):
         architecture = "BertModel" if name == "bert" else "LlamaForCausalLM"
         write_json(Path(name, "config.json"), LLAMA | {"architectures": [architecture]})

@@ -1,11 +1,9 @@
 """A model in a folder is as good as the run it was exported from."""
 
-import shutil
 from pathlib import Path
 
 from mulligan.cli.saved_model import SavedModel, open_model
 from mulligan.cli.saved_run import SavedRun
-from mulligan.data.tokenizer import tokenizer_path
 from mulligan.model.weights import weights_sha256
 from tests.conftest import Cli
 
@@ -17,9 +15,6 @@ def test_an_exported_model_speaks_as_its_run(tiny: tuple[str, ...], here: Cli) -
     run, kept = open_model(Path("runs/default")), open_model(Path("kept"))
     assert isinstance(run, SavedRun)
     assert isinstance(kept, SavedModel)
-    tokenizer = tokenizer_path(run.data_folder)
-    assert tokenizer is not None
-    shutil.copy(tokenizer, "kept")
     assert weights_sha256(kept.model().state_dict()) == weights_sha256(run.model().state_dict())
     assert kept.tokenizer().model == run.tokenizer().model
     assert kept.sequence_length == 32

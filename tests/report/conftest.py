@@ -12,7 +12,7 @@ from mulligan.report.metrics import Column
 from mulligan.report.run_files import Planned, RunFiles, read_run
 from mulligan.stability.ledger import Ledger
 
-PLANNED = Planned(num_steps=12, global_batch=4, sequence_length=8, num_parameters=1234)
+PLANNED = Planned(num_steps=12, global_batch=4, sequence_length=8, num_parameters=1234, is_watched=True)
 # Judged at step 10, sure at once, seen in attempt 11: back to step 8, without the samples of three steps.
 REWIND: dict[str, Any] = {
     "attempt": 11, "step": 11, "judged_step": 10, "onset": 10, "target": 8, "skip": [32, 44], "skip_steps": 3,

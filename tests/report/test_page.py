@@ -59,6 +59,7 @@ def test_samples_left_out_twice_count_once(made_run: MakeRun) -> None:
 def test_a_run_of_which_nothing_is_there(made_run: MakeRun) -> None:
     text = text_of(html_of(made_run()))
     assert "made stopped at step 0 of 12; nothing had to be done to it." in text
+    assert "interventions 0 nothing had to be done" in text
     for missing in (
         "no validation yet",
         "There are no curves",
@@ -68,6 +69,13 @@ def test_a_run_of_which_nothing_is_there(made_run: MakeRun) -> None:
         assert missing in text
     assert "Without provenance.jsonl" in text
     assert "no data" in text
+
+
+def test_of_a_run_that_nobody_watched_it_is_not_said_that_all_was_well(made_run: MakeRun) -> None:
+    run = made_run()
+    text = text_of(html_of(run._replace(planned=run.planned._replace(is_watched=False))))
+    assert "made stopped at step 0 of 12; its loss was not watched (stability=none)." in text
+    assert "interventions 0 the loss was not watched" in text
 
 
 def test_whatever_a_run_wrote_is_text(made_run: MakeRun) -> None:

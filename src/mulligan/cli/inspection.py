@@ -54,7 +54,7 @@ class Inspection:
             )
         if test is not None and (intervention is None or "onset" not in self.entries[intervention]):
             raise ValueError(f"test={test} needs intervention=NUMBER, that of a rewind or a halt")
-        if test is not None and self.run.recorded["stability"] is None:
+        if test is not None and not self.run.is_watched:
             raise ValueError(f"test={test} needs a detector, and run={run} went on with stability=none")
         self.intervention, self.test, self.top, self.characters, self.max_steps = (
             intervention,
@@ -79,7 +79,8 @@ def work(config: DictConfig) -> None:
         if inspection.entries:
             show_interventions(make_console(), inspection.entries)
         else:
-            print(f"nothing was done to {inspection.run.folder}: its ledger has no line")
+            why = "its ledger has no line" if inspection.run.is_watched else "its loss was not watched (stability=none)"
+            print(f"nothing was done to {inspection.run.folder}: {why}")
         content: Any = {"interventions": inspection.entries}
     else:
         content = _inspect_one(inspection, inspection.entries[inspection.intervention])

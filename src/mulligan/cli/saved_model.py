@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
+from mulligan.cli.record import read_record
 from mulligan.cli.saved_run import SavedRun
 from mulligan.data.shards import Shards
 from mulligan.data.tokenizer import tokenizer_in
 from mulligan.data.tokens import Tokenizer
 from mulligan.model.folder import ModelFolder
-from mulligan.model.shape import SHAPE
+from mulligan.model.shape import SHAPE, is_of_others
 from mulligan.model.transformer import Transformer
 
 LONGEST_WINDOW = 2048  # attention over all that long-context models read takes minutes on a CPU
@@ -42,4 +43,5 @@ class SavedModel:
 
 def open_model(path: Path) -> SavedRun | SavedModel:
     """What lies in the folder ``path``: a run, or a model without one."""
-    return SavedModel(path) if (path / SHAPE).is_file() else SavedRun(path)
+    is_model = (path / SHAPE).is_file() or (is_of_others(path) and read_record(path) is None)
+    return SavedModel(path) if is_model else SavedRun(path)

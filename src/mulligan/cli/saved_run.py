@@ -154,9 +154,13 @@ class SavedRun:
         """What the files in its folder say of how it went."""
         num_parameters = self.model_config.num_parameters
         sizes = sizes_of(num_parameters=num_parameters, **{key: self.recorded[key] for key in SIZES})
-        planned = Planned(sizes.num_steps, sizes.global_batch, self.sequence_length, num_parameters)
+        planned = Planned(sizes.num_steps, sizes.global_batch, self.sequence_length, num_parameters, self.is_watched)
         kept = on_lineage(self.checkpoints, self.ledger)
         return read_run(self.folder, planned, self.ledger, newest_checkpoint=kept[-1].step if kept else 0)
+
+    @property
+    def is_watched(self) -> bool:
+        return self.recorded["stability"] is not None
 
     @property
     def document_mask(self) -> bool:

@@ -1,6 +1,7 @@
 """The README.md of a published model: its numbers, how it was trained, and what was done to the run on the way."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mulligan.model.config import ModelConfig
@@ -16,10 +17,11 @@ class Trained(NamedTuple):
 
     name: str
     step: int
-    tokens: int
+    tokens_per_step: int
     model: ModelConfig
     config: Json  # config.yaml
     data_fingerprint: str
+    initial_weights_sha256: str | None  # of the file that it began from, where that was noted
     summary: Json | None  # of this step, if the run has come to its end there
     starts: list[Json]  # the lines of provenance.jsonl
     interventions: Sequence[Json]  # the lines of ledger.jsonl
@@ -27,11 +29,13 @@ class Trained(NamedTuple):
 
 def model_card(trained: Trained, architecture: str) -> str:
     """Markdown, headed by the YAML that hubs read."""
+    initial = trained.config.get("initial_weights")
+    begun = f"trained further from the weights of `{_name(initial)}`" if initial else "trained"
     parts = [
         f"{_HEAD}\n# {trained.name}\n",
-        f"A language model of {trained.model.num_parameters:,} parameters (`{architecture}`), trained by "
-        f"[mulligan](#training) for {trained.step:,} steps on {trained.tokens:,} tokens. It continues text; it was "
-        "given no instructions to follow.\n",
+        f"A language model of {trained.model.num_parameters:,} parameters (`{architecture}`), {begun} by "
+        f"[mulligan](#training) for {trained.step:,} steps on {trained.step * trained.tokens_per_step:,} tokens. It "
+        "continues text; it was given no instructions to follow.\n",
         _USE,
         "## Numbers\n",
         _numbers(trained.summary),
@@ -40,7 +44,7 @@ def model_card(trained: Trained, architecture: str) -> str:
         "## Starts\n\nWhat each start of the run was made with.\n",
         _table(("from step", "time", "mulligan", "revision", "source", "torch", "ranks"), map(_start, trained.starts)),
         "## Interventions\n",
-        _interventions(trained.interventions),
+        _interventions(trained.interventions, is_watched=trained.config["stability"] is not None),
     ]
     return "\n".join(parts)
 
@@ -72,17 +76,42 @@ def _numbers(summary: Json | None) -> str:
 
 
 def _training(trained: Trained) -> list[tuple[str, Any]]:
-    config = trained.config
+    config, data = trained.config, trained.config["data"]
+    unusual = {
+        "initial weights": _initial_weights(trained),
+        "source weights": data["weights"],
+        "document_mask": data["document_mask"],
+        "float8": config.get("float8"),
+    }
     rows = [
-        ("data", config["data"]["name"]),
+        ("data", data["name"]),
         ("data fingerprint", trained.data_fingerprint),
-        ("global batch", f"{trained.tokens // trained.step:,} tokens"),
+        ("tokenizer", _tokenizer(data["tokenizer"])),
+        ("global batch", f"{trained.tokens_per_step:,} tokens"),
         *((key, config[key]) for key in ("sequence_length", "precision", "seed")),
+        *((key, value) for key, value in unusual.items() if value),
     ]
     rows += [(group, config[group]) for group in _TOLD]
     if trained.summary is not None:
         rows.append(("weights sha256", trained.summary["weights_sha256"]))
     return [(key, _plain(value)) for key, value in rows]
+
+
+def _initial_weights(trained: Trained) -> str | None:
+    folder, sha256 = trained.config.get("initial_weights"), trained.initial_weights_sha256
+    if folder is None:
+        return None
+    return _name(folder) + (f", sha256 {sha256}" if sha256 else "")
+
+
+def _tokenizer(recipe: Json) -> str:
+    kind = recipe["model_type"] if recipe["model_file"] is None else _name(recipe["model_file"])
+    return f"{kind}, {recipe['vocab_size']:,} tokens"
+
+
+def _name(path: str) -> str:
+    """Without the folders around it, which are nobody's business."""
+    return Path(path).absolute().name
 
 
 def _start(line: Json) -> tuple[Any, ...]:
@@ -94,9 +123,9 @@ def _start(line: Json) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _interventions(entries: Sequence[Json]) -> str:
+def _interventions(entries: Sequence[Json], *, is_watched: bool) -> str:
     if not entries:
-        return "None: no spike was seen.\n"
+        return "None: no spike was seen.\n" if is_watched else "None: the loss was not watched (stability=none).\n"
     skipped = sum(entry["skip"][1] - entry["skip"][0] for entry in entries if "skip" in entry)
     rewinds = sum(entry["kind"] == "rewind" for entry in entries)
     text = (

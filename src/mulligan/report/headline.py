@@ -48,12 +48,13 @@ def tiles(run: RunFiles) -> list[Tile]:
     kinds = [entry["kind"] for entry in run.ledger.entries]
     counts = [f"{kinds.count(kind)} {kind}" for kind in ("withheld", "rewind", "halt") if kind in kinds]
     speed, mfu = speed_of(run), _last(run, "mfu")
+    untouched = "nothing had to be done" if planned.is_watched else "the loss was not watched"
     goodput = run.step / (run.step + lost) if run.step else None
     return [
         Tile("perplexity", number(perplexity_of(run), ".3f"), "held out"),
         Tile("tokens", f"{run.step * planned.tokens_per_step:,}", f"{run.step:,} steps of {planned.tokens_per_step:,}"),
         Tile("parameters", f"{planned.num_parameters:,}"),
-        Tile("interventions", f"{len(kinds):,}", ", ".join(counts) or "nothing had to be done"),
+        Tile("interventions", f"{len(kinds):,}", ", ".join(counts) or untouched),
         Tile("goodput", number(goodput, ".1%"), f"{lost:,} attempts given up" if lost else "no attempt was given up"),
         Tile("tokens per second", number(speed, ",.0f"), "" if mfu is None else f"MFU {mfu:.1%}"),
     ]

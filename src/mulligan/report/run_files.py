@@ -24,6 +24,7 @@ class Planned(NamedTuple):
     global_batch: int
     sequence_length: int
     num_parameters: int
+    is_watched: bool  # by a guard: not stability=none
 
     @property
     def tokens_per_step(self) -> int:
