@@ -144,49 +144,6 @@ def test_a_creeping_rise_is_caught() -> None:
     assert 1500 < found.onset < found.step <= 2600
 
 
-def test_during_warm_up_only_the_not_finite_triggers() -> None:
-    detector = Detector(warmup_steps=50)
-    assert first_trigger(judged(detector, [8.0 + step for step in range(40)])) is None
-    assert detector.observe(41, math.nan, 1.0).triggered == "not finite"
-
-
-def test_a_resumed_detector_judges_as_the_one_that_was_killed() -> None:
-    losses = [*list(clean_curve(1000, 6)), *(4.0, 4.1), *([2.4] * 30), *([3.3] * 9)]
-    whole = judged(Detector(), losses)
-    for stop in (20, 70, 1001, 1010, 1035):
-        killed, resumed = Detector(), Detector()
-        judged(killed, losses[:stop])
-        resumed.load_state_dict(killed.state_dict())
-        assert judged(resumed, losses[stop:], stop + 1) == whole[stop:]
-
-
-def test_a_fresh_window_forgets() -> None:
-    detector = Detector()
-    judged(detector, list(clean_curve(1000, 7)))
-    detector.reset()
-    assert first_trigger(judged(detector, [loss + 3.0 for loss in clean_curve(200, 8)], 1001)) is None
-
-
-def test_the_norm_limit_is_a_multiple_of_the_median_of_accepted_norms() -> None:
-    detector = Detector(window=16, norm_ratio=10.0)
-    assert detector.norm_limit == math.inf
-    for step in range(16):
-        detector.observe(step, 3.0, 2.0)
-    assert detector.norm_limit == 20.0
-    detector.observe(16, 3.0, math.inf)
-    assert detector.norm_limit == 20.0
-
-
-def test_a_loss_without_a_norm_is_judged_and_the_norms_stay() -> None:
-    detector = Detector(window=8, warmup_steps=0)
-    judged(detector, [3.0] * 8)
-    norms = detector.state_dict()["norms"]
-    assert detector.observe(9, 3.0, None).triggered is None
-    assert detector.state_dict()["norms"] == norms
-    assert detector.observe(10, math.inf, None).triggered == "not finite"
-    assert [detector.observe(step, 5.0, None).triggered for step in (11, 12, 13)][-1] == "loss"
-
-
 @pytest.mark.parametrize(
     "options",
     [{"window": 4}, {"patience": 0}, {"warmup_steps": -1}, {"width": 0.0}, {"min_rise": math.nan}, {"norm_ratio": 1.0}],

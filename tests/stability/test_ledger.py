@@ -40,6 +40,13 @@ def test_what_follows_from_it(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "none.jsonl").lost_steps == 0
 
 
+def test_cuts_of_the_rate_that_overlap_multiply(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for target in (100, 110):
+        ledger.append("rewind", **REWIND | {"target": target})
+    assert [ledger.rate_factor(step) for step in (109, 110, 129, 130, 140)] == [0.5, 0.25, 0.25, 0.5, 1]
+
+
 def test_thousands_of_lines_are_looked_at_once(tmp_path: Path) -> None:
     """A run asks at every step, more than once."""
 
@@ -83,6 +90,8 @@ def test_states_after_a_target_are_abandoned_unless_they_are_younger(tmp_path: P
     assert ledger.abandons(60, num_lines=2)
     assert not ledger.abandons(50, num_lines=0)
     assert not ledger.abandons(110, num_lines=3)
+    ledger.append("halt", step=80, target=70)
+    assert [ledger.abandons(step, num_lines=3) for step in (70, 71)] == [False, True]
 
 
 @pytest.mark.parametrize("change", ["value", "order", "lost"])

@@ -40,6 +40,13 @@ def test_a_spike_after_the_cooldown_is_a_new_one() -> None:
     assert decision.level == 0
 
 
+def test_a_spike_within_the_cooldown_of_the_last_trigger_is_the_same_come_back() -> None:
+    """Also one before the place of the last."""
+    policy, done = Policy(cooldown_steps=200), Done(1000, 1100, 900, 200, level=1)
+    levels = [policy.decide(onset, onset + 3, [done]).level for onset in (990, 1000, 1300, 1301)]
+    assert levels == [2, 2, 2, 0]
+
+
 @pytest.mark.parametrize(
     ("options", "history", "reason"),
     [
@@ -59,7 +66,7 @@ def test_a_halted_run_keeps_the_state_before_a_spike_of_its_own() -> None:
 
 def test_too_many_lost_steps_end_the_run_with_those_about_to_be_lost() -> None:
     policy, history = Policy(max_lost_share=0.5), [Done(400, 600, 100, 9, 0)]
-    assert policy.overdraws(4000, 4010, 2510, history) is None
+    assert policy.overdraws(4000, 4010, 2505, history) is None, "half of 4010"
     halt = policy.overdraws(4000, 4010, 2000, history)
     assert halt is not None
     assert (
@@ -85,9 +92,20 @@ def test_few_bad_gradients_are_tolerated_many_are_not() -> None:
     assert policy.tolerates(500, [450])
     assert not policy.tolerates(500, [450, 499])
     assert policy.tolerates(500, [300, 450])
-    assert policy.tolerates(500, [500, 501, 502]), "a start from before came by again"
+    assert policy.tolerates(500, [450, 500, 501, 502]), "a start from before came by again"
     assert not Policy(max_withheld=0, cooldown_steps=0).tolerates(5, [])
     assert not Policy(max_withheld=2, cooldown_steps=2).tolerates(5, [3, 4])
+
+
+def test_a_short_cooldown_is_wrong_only_where_updates_are_withheld() -> None:
+    assert Policy(withhold=False, cooldown_steps=1, max_withheld=2).cooldown_steps == 1
+
+
+@pytest.mark.parametrize("options", [{"skip_steps": 2**41}, {"widen": 1e6}, {"halt_at_level": 40}])
+def test_more_steps_than_a_run_has_are_named(options: dict) -> None:
+    name, value = next(iter(options.items()))
+    with pytest.raises(ValueError, match=rf"^stability\.policy: .*{name}={value}[ ,].* are more steps than a run has"):
+        Policy(**options)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Snapshots: what was copied comes back to the bit, within the ring and its budget."""
 
+import os
+
 import pytest
 import torch
 
@@ -65,14 +67,28 @@ def test_a_lent_state_stays_until_it_is_given_back_and_costs_one_more_at_most() 
     assert len(addresses) == 3, "two of the ring, and the lent one since it was given back"
 
 
-def test_the_budget_is_checked() -> None:
+def test_a_state_given_up_leaves_its_buffers_and_none_of_its_tensors() -> None:
+    ring = Snapshots(every_n_steps=1, keep=2)
+    ring.take(1, state("cpu", 1), {})
+    given_up = ring.newest(1)
+    ring.forget_after(0)
+    ring.take(1, {"weight": torch.ones(64, 32)}, {})
+    again = ring.newest(1)
+    assert given_up is not None
+    assert again is not None
+    assert list(again.tensors) == ["weight"]
+    assert again.tensors["weight"] is given_up.tensors["weight"]
+
+
+def test_the_budget_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Snapshots(keep=4, max_gigabytes=1.0).check_budget(2e8) == pytest.approx(0.8)
     with pytest.raises(ValueError, match=r"snapshots\.keep=4 states of .* GB are more than stability\.snapshots\.max_"):
         Snapshots(keep=4, max_gigabytes=0.6).check_budget(2e8)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1e6, "SC_PAGE_SIZE": 4e3}.__getitem__)  # 4 GB
     budget = Snapshots(keep=4, max_gigabytes=1.0)
-    budget.check_budget(2e8, ranks_of_host=1)
-    with pytest.raises(ValueError, match=r"keep=4 states of 0.20 GB on each of 100000 ranks are more than this"):
-        budget.check_budget(2e8, ranks_of_host=100_000)
+    budget.check_budget(2e8, ranks_of_host=4)
+    with pytest.raises(ValueError, match=r"each of 6 ranks are more than .* memory, 4\.0 GB: keep 3 of them"):
+        budget.check_budget(2e8, ranks_of_host=6)
 
 
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"keep": -1}, {"max_gigabytes": 0.0}])

@@ -122,6 +122,14 @@ def test_an_update_above_the_limit_moves_neither_weights_nor_moments(
     assert float(optimizer.state[held[1]]["step"]) == (0.0 if is_withheld else 1.0)
 
 
+def test_an_update_to_withhold_is_left_out_below_the_limit_too() -> None:
+    clipping = Clipping(0.5)
+    clipping.limit = 1e3
+    clipping(AdamW(parameters(), fused=True), SUMS, withhold=True)
+    assert clipping.left_out is not None
+    assert clipping.left_out.item() == WITHHELD
+
+
 def test_a_limit_that_is_lifted_withholds_nothing_more() -> None:
     held = parameters()
     optimizer, clipping = AdamW(held, fused=True), Clipping(None)

@@ -2,6 +2,8 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hydra.errors import InstantiationException
@@ -9,6 +11,7 @@ from hydra.errors import InstantiationException
 from mulligan.report.metrics import read_metrics
 from mulligan.stability.ledger import Ledger
 from mulligan.training.checkpoints import load_checkpoint
+from mulligan.training.clipping import Clipping
 from mulligan.training.faults import ScaledGradient
 from tests.training.conftest import MakeRun, run_program, silent
 from tests.training.test_resume import assert_same
@@ -20,6 +23,16 @@ def test_what_snapshots_do_not_hold_is_no_rewind_in_place(make_run: MakeRun) -> 
     with pytest.raises(InstantiationException, match=r"callbacks\.ema \(EMAWeightAveraging\) keeps a state, .*=refit"):
         make_run(averaging)
     make_run(averaging, "stability.way=watch")
+
+
+@pytest.mark.parametrize(("withhold", "limit"), [(True, math.inf), (False, None)])
+def test_gradients_have_a_limit_where_the_policy_withholds_updates(
+    make_run: MakeRun, withhold: bool, limit: float | None
+) -> None:
+    trainer: Any = SimpleNamespace()
+    module = SimpleNamespace(clipping=Clipping(1.0))
+    make_run(f"stability.policy.withhold={withhold}").guard.on_before_optimizer_step(trainer, module, None)
+    assert module.clipping.limit == limit
 
 
 def test_a_lone_bad_gradient_moves_nothing(tiny: tuple[str, ...], tmp_path: Path) -> None:
@@ -61,6 +74,15 @@ def test_the_last_step_is_judged_too(make_run: MakeRun) -> None:
     assert (entry["kind"], entry["judged_step"], entry["step"], entry["target"]) == ("rewind", 14, 14, 12)
     assert (run.trainer.global_step, module.attempt) == (14, 16)
     assert load_checkpoint(Path(f"runs/default/{LAST}"))["mulligan"]["attempt"] == 16
+
+
+def test_a_second_rewind_counts_the_steps_that_the_first_has_lost(make_run: MakeRun) -> None:
+    run = make_run(*WATCHED)
+    sure_at(run, onset=9, step=10)
+    sure_at(run, onset=12, step=13)
+    run.train(silent, silent)
+    entries = Ledger(Path("runs/default/ledger.jsonl")).entries
+    assert [(entry["step"], entry["target"], entry["attempt"]) for entry in entries] == [(11, 6, 11), (14, 8, 14 + 5)]
 
 
 def test_a_watching_guard_records_every_update_that_is_left_out(make_run: MakeRun) -> None:

@@ -1,13 +1,15 @@
 """A run that learns nothing says so once, whatever keeps it from learning."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mulligan.training.callbacks import standstill
-from mulligan.training.callbacks.standstill import unigram_entropy
+from mulligan.training.callbacks.standstill import Standstill, unigram_entropy
 from tests.training.conftest import MakeRun, silent
 
 SOON = 144  # steps
@@ -39,3 +41,19 @@ def test_a_rate_that_learns_nothing_is_told_once(
     assert len(found) == says
     for line in found:
         assert re.match(rf"step 150: .*optimizer\.lr={float(rate):g} too high, or too low\?$", line)
+
+
+@pytest.mark.parametrize(("first_step", "says"), [(309, True), (310, False)])
+def test_a_run_that_goes_on_behind_the_place_has_looked(
+    monkeypatch: pytest.MonkeyPatch, first_step: int, says: bool
+) -> None:
+    monkeypatch.setattr(standstill, "_sampled", lambda trainer: np.full((1, 8), 7))  # of no entropy
+    told: list[str] = []
+    metrics: Any = SimpleNamespace(latest={})
+    callback = Standstill(metrics=metrics, warmup_steps=10, say=told.append)
+    optimizer = SimpleNamespace(param_groups=[{"initial_lr": 1.0}])
+    trainer: Any = SimpleNamespace(global_step=first_step, is_global_zero=True, optimizers=[optimizer], loggers=[])
+    callback.on_train_start(trainer, None)
+    trainer.global_step, metrics.latest = 320, {"cross_entropy": 9.0}
+    callback.on_train_batch_end(trainer, None)
+    assert bool(told) == says

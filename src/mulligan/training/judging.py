@@ -24,12 +24,15 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """``recent`` is the curve of the last steps, step, loss and norm of each; ``latest`` what was made of the last."""
+    """``recent`` is the curve of the last steps, step, loss and norm of each; ``latest`` what was made of the last;
+    ``told_onset`` that of a rise which was told and left alone.
+    """
 
     def __init__(self, *, detector: Detector, policy: Policy, ledger: Ledger, regime: str) -> None:
         self.detector, self.policy, self.ledger, self.regime = detector, policy, ledger, regime
         self.recent: deque[list[float]] = deque(maxlen=RECORDED_STEPS)
         self.latest: Judgement | None = None
+        self.told_onset: int | None = None
         self._pending: StepValues | None = None
 
     def due(self, values: StepValues, *, is_last: bool) -> list[StepValues]:
@@ -76,10 +79,15 @@ class Judge:
 
     def host_state(self) -> dict[str, Any]:
         """Kept with a snapshot: it waits for nothing."""
-        return {"detector": self.detector.state_dict(), "pending": self._pending, "recent": list(self.recent)}
+        return {
+            "detector": self.detector.state_dict(),
+            "pending": self._pending,
+            "recent": list(self.recent),
+            "told_onset": self.told_onset,
+        }
 
     def load_host_state(self, state: dict[str, Any]) -> None:
-        self.latest = None
+        self.latest, self.told_onset = None, state.get("told_onset")  # older checkpoints have none
         self.detector.load_state_dict(state["detector"])
         self._pending = state["pending"]
         self.recent.clear()

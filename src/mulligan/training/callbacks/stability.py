@@ -48,7 +48,6 @@ class Guard(Callback):
         self.detector, self.policy, self.snapshots, self.way = detector, policy, snapshots, way
         self.look_on: Callable[[Verdict], None] = lambda verdict: None  # for experiments
         self._step = self._attempt = -1
-        self._told_onset: int | None = None
 
     def attach(
         self,
@@ -69,7 +68,6 @@ class Guard(Callback):
         """
         self.ledger, self.checkpoint, self.sequencer = ledger, checkpoint, sequencer
         self.detector.reset()  # of an earlier fit
-        self._told_onset = None
         self.judge = Judge(detector=self.detector, policy=self.policy, ledger=ledger, regime=regime)
         in_memory = self.snapshots if self.way == "in_place" else None
         self.points = RestorePoints(snapshots=in_memory, folder=checkpoint.folder, ledger=ledger)
@@ -106,11 +104,10 @@ class Guard(Callback):
         self.points.take(trainer, pl_module, self.judge.host_state)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.judge.state_dict() | {"told_onset": self._told_onset}
+        return self.judge.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.judge.load_state_dict(state_dict)
-        self._told_onset = state_dict.get("told_onset")  # older checkpoints have none
 
     def _takes_back(self, trainer: Trainer, module: PretrainModule, values: StepValues) -> bool:
         """Judge one step, and do what the policy says; True when that went back to an earlier one."""
@@ -126,7 +123,7 @@ class Guard(Callback):
         """Do what the policy says to a spike; True when that went back to an earlier step."""
         judgement = verdict.judgement
         assert judgement.onset is not None
-        if judgement.onset == self._told_onset:
+        if judgement.onset == self.judge.told_onset:
             if self.detector.has_settled:
                 self.detector.settle()
                 text = f"the loss has stayed up since step {judgement.onset}: that is normal from here on"
@@ -152,11 +149,11 @@ class Guard(Callback):
     def _leave_alone(self, trainer: Trainer, verdict: Verdict, why: str) -> None:
         """Tell of a spike once: while it lasts nothing changes."""
         self._tell(trainer, f"{described(verdict)}; {why}", verdict)
-        self._told_onset = verdict.judgement.onset
+        self.judge.told_onset = verdict.judgement.onset
 
     def _tell_of_a_late_rise(self) -> None:
         onset = None if self.judge.latest is None else self.judge.latest.onset
-        if onset not in (None, self._told_onset):
+        if onset not in (None, self.judge.told_onset):
             self.say(
                 f"the loss rises from step {onset} on, and the run ends too soon to be sure of a spike: look at its "
                 "held-out loss; mulligan export step= has an earlier state"
@@ -231,7 +228,7 @@ class Guard(Callback):
         if host_state is None:
             return False
         self.judge.load_host_state(host_state)
-        self._step, self._told_onset = target, None
+        self._step = target
         return True
 
     def _tell(self, trainer: Trainer, text: str, verdict: Verdict) -> None:
