@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from mulligan.training.checkpoints import listed
 from tests.training.conftest import MakeRun, silent
 from tests.training.test_resume import CHECKPOINTS
+from tests.training.test_rewind import WATCHED, sure_at
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +34,12 @@ def pythons_own_ctrl_c() -> Iterator[None]:
 def test_a_signal_ends_it_behind_the_step_at_hand(
     make_run: MakeRun, send: Callable[[Trainer], None], code: int
 ) -> None:
-    """Sent in the first half of the third step. A second Ctrl-C is Python's own again, and ends at once."""
-    run = make_run("micro_batch=2", "checkpoint.every_n_steps=100")
+    """Sent in the first half of the first step. A second Ctrl-C is Python's own again, and ends at once."""
+    run = make_run("micro_batch=2", "checkpoint.every_n_steps=100", "log_every_n_steps=50")
     met: list[Any] = []
 
     def at_batch(trainer: Trainer, module: object, batch: object, batch_idx: int) -> None:
-        if batch_idx == 4:
+        if batch_idx == 0:
             send(trainer)
             met.append(signal.getsignal(signal.SIGINT))
 
@@ -46,10 +47,13 @@ def test_a_signal_ends_it_behind_the_step_at_hand(
     with pytest.raises(SystemExit) as ended:
         run.fit(silent, silent)
     assert ended.value.code == code
-    assert listed(CHECKPOINTS)[-1].step == 3
+    assert listed(CHECKPOINTS)[-1].step == 1
     assert [handler is signal.default_int_handler for handler in met] == [code == 130]
 
 
 def test_a_run_that_has_ended_leaves_ctrl_c_as_it_was(make_run: MakeRun) -> None:
-    make_run("max_steps=1").train(silent, silent)
+    """Also where it has begun to fit twice."""
+    run = make_run(*WATCHED, "stability.way=refit")
+    sure_at(run, onset=9, step=10)
+    run.train(silent, silent)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
