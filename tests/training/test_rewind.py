@@ -12,12 +12,12 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 
 from mulligan.data.loader import Loader, MicroBatch
-from mulligan.files import read_json, remove, sha256_file, write_json
+from mulligan.files import remove, sha256_file
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
-from mulligan.training.checkpoints import listed, load_checkpoint
+from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.replay import StopAfter
 from mulligan.training.rewind import keeps_state
 from mulligan.training.run import TrainingRun
@@ -155,33 +155,6 @@ def test_a_step_that_was_gone_back_to_is_not_validated_again(make_run: MakeRun) 
     run.callbacks.append(LambdaCallback(on_validation_start=lambda trainer, _: validated.append(trainer.global_step)))
     run.train(silent, silent)
     assert validated == [2, 4, 6, 8, 10, 8, 10, 12, 14]
-
-
-def test_checkpoints_that_a_kill_left_behind_are_put_away(make_run: MakeRun) -> None:
-    runs = [make_run(*WATCHED, "checkpoint.keep_abandoned=true") for _ in range(2)]
-    sure_at(runs[0], onset=9, step=10)
-    runs[0].train(silent, silent)
-    folder = Path("runs/default/checkpoints")
-    for suffix in (".ckpt", ".json"):
-        shutil.copy(folder / f"abandoned/step_00000008_0{suffix}", folder / f"step_00000009{suffix}")
-    for path in folder.glob("step_0000001*"):
-        remove(path)
-    description = read_json(folder / "step_00000009.json")
-    write_json(folder / "step_00000009.json", description | {"step": 9})
-    runs[1].train(silent, silent)
-    assert not (folder / "step_00000009.ckpt").exists()
-    assert (folder / "abandoned/step_00000009_0.ckpt").exists()
-
-
-@pytest.mark.parametrize(("every_n_steps", "there"), [(10, [6, 10, 14]), (5, [5, 10, 14])])
-def test_a_step_that_was_given_up_is_saved_when_it_comes_again(
-    make_run: MakeRun, every_n_steps: int, there: list[int]
-) -> None:
-    """And the state that was gone back to, where the only checkpoint was given up."""
-    run = make_run(*WATCHED, f"checkpoint.every_n_steps={every_n_steps}")
-    sure_at(run, onset=9, step=10)
-    run.train(silent, silent)
-    assert [found.step for found in listed(Path("runs/default/checkpoints"))] == there
 
 
 def test_what_is_on_disk_alone_is_gone_back_to_as_fitting_again_would(make_run: MakeRun) -> None:
