@@ -35,6 +35,11 @@ def test_the_first_key_that_differs_is_named(
         check_agreement({"seed": 0, "paths": ["a"]})
 
 
+def test_no_number_is_alike_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "gathered", lambda own: [own, {"rate": float("nan")}])
+    check_agreement({"rate": float("nan")})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "says"),

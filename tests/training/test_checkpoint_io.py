@@ -6,7 +6,9 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +61,9 @@ def test_steps_go_on_while_a_checkpoint_is_written(
     io = run.trainer.strategy.checkpoint_io
     assert isinstance(io, AtomicCheckpointIO)
     assert any("state_dict" in name for name in io._buffers) == (not snapshots), "the state was copied twice"
+    ring = run.guard.snapshots
+    assert not any(snapshot.is_lent for snapshot in (*ring._ring, *ring._spare))
+    assert len(ring._spare) <= 1, "a copy that was lent is not used again"
 
 
 @pytest.mark.parametrize("full_at", [4, 8])
@@ -156,6 +161,17 @@ def test_a_folder_is_there_when_every_rank_has_written(tmp_path: Path) -> None:
     ]  # fmt: skip
     found = load_checkpoint(path)
     assert_same(found, {"global_step": 3, "state_dict": WHOLE, "more": torch.ones(2)})
+
+
+def test_views_of_one_memory_are_told_apart_and_later_changes_of_a_value_not_seen(tmp_path: Path) -> None:
+    weight, seen, jobs = torch.arange(6.0), {1, 2}, list[Callable[[], None]]()
+    state = {"whole": weight, "part": weight[:2], "bits": weight.view(torch.int32), "rows": weight.view(2, 3)}
+    io, path = AtomicCheckpointIO(), checkpoint_path(tmp_path, 3)
+    io.background = SimpleNamespace(then=jobs.append, wait=lambda: None)  # type: ignore[assignment]  # later
+    io.save_checkpoint({"global_step": 3, "state_dict": {}, "state": state, "seen": seen}, path)
+    seen.add(3)
+    jobs.pop()()
+    assert_same(load_checkpoint(path), {"global_step": 3, "state_dict": {}, "state": state, "seen": {1, 2}})
 
 
 def test_after_an_error_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

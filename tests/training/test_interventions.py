@@ -1,11 +1,11 @@
-"""A spike in words names what gave it away."""
+"""What is written down and told of a spike names what gave it away."""
 
 import math
 
 import pytest
 
 from mulligan.stability.detector import Judgement, Reason
-from mulligan.training.interventions import described
+from mulligan.training.interventions import circumstances, described
 from mulligan.training.judging import Verdict
 
 
@@ -22,3 +22,10 @@ def test_a_spike_in_words(trigger: Reason, loss: float, norm: float, said: str) 
     judgement = Judgement(step=10, loss=loss, centre=3.0, limit=3.5, onset=9, triggered=trigger)
     verdict = Verdict(judgement, norm, is_withheld=trigger == "gradient", is_spike=True)
     assert described(verdict) == f"step 10: spike ({trigger}, from step 9 on, {said})"
+
+
+def test_the_ledger_has_what_was_judged_and_by_which_limit() -> None:
+    judgement = Judgement(step=10, loss=5.9, centre=3.0, limit=3.5, onset=9, triggered="loss")
+    line = circumstances(judgement, step=11, attempt=14, gradient_norm=1.5, recent=[[9.0, 5.8, 1.2]], fingerprints={})
+    told = {"step": 11, "judged_step": 10, "attempt": 14, "loss": 5.9, "centre": 3.0, "limit": 3.5}
+    assert told.items() <= line.items()

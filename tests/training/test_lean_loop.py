@@ -54,6 +54,7 @@ def test_a_batch_comes_to_the_device_whole() -> None:
     assert isinstance(moved, MicroBatch)
     assert (moved.tokens_ST.device.type, moved.global_count) == ("meta", 4)
     assert module._apply_batch_transfer_handler(batch.tokens_ST, torch.device("meta")).device.type == "meta"
+    assert module.to("meta")._apply_batch_transfer_handler(batch).tokens_ST.device.type == "meta"
 
 
 def test_attributes_are_set_as_in_any_module() -> None:

@@ -14,6 +14,7 @@ from mulligan.training.checkpoints import checkpoint_path
 from mulligan.training.restore_points import RestorePoints
 
 TRAINER: Any = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda steps: steps))
+MODULE: Any = None  # not looked at where memory lacks what is asked for
 
 
 def points(folder: Path, snapshots: Snapshots | None, on_disk: list[int]) -> RestorePoints:
@@ -46,6 +47,15 @@ def test_the_nearest_state_and_rather_one_deep_enough(
     states = points(tmp_path, snapshots, [10_000, 20_000, 28_750, 28_975])
     take(snapshots, 28_850, 28_900, 28_950, 29_000)
     assert states.find(TRAINER, latest, onset) == target
+
+
+def test_memory_gives_no_other_state_than_the_one_asked_for(tmp_path: Path) -> None:
+    """That of step 120 is on disk alone."""
+    snapshots = Snapshots(every_n_steps=50, keep=4)
+    states = points(tmp_path, snapshots, [120])
+    take(snapshots, 100, 150)
+    assert states.restore(TRAINER, MODULE, 120) is None
+    assert snapshots.steps == [100, 150]
 
 
 def test_without_memory_the_nearest_on_disk(tmp_path: Path) -> None:

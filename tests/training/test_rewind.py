@@ -1,20 +1,25 @@
 """A rewind equals a restart: in place, by fitting again, and by a new process that begins with the ledger's skip."""
 
 import shutil
+from collections.abc import Iterator
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 
-from mulligan.files import read_json, remove, sha256_file, write_json
+from mulligan.data.loader import Loader, MicroBatch
+from mulligan.files import remove, sha256_file
 from mulligan.stability.detector import Detector, Judgement
 from mulligan.stability.ledger import Ledger
 from mulligan.stability.snapshots import Snapshots
 from mulligan.training.callbacks.checkpoint import SaveCheckpoints
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.replay import StopAfter
+from mulligan.training.rewind import keeps_state
 from mulligan.training.run import TrainingRun
 from mulligan.training.step_sums import StepSums
 from tests.training.conftest import MakeRun, run_program, silent
@@ -152,28 +157,22 @@ def test_a_step_that_was_gone_back_to_is_not_validated_again(make_run: MakeRun) 
     assert validated == [2, 4, 6, 8, 10, 8, 10, 12, 14]
 
 
-def test_checkpoints_that_a_kill_left_behind_are_put_away(make_run: MakeRun) -> None:
-    runs = [make_run(*WATCHED, "checkpoint.keep_abandoned=true") for _ in range(2)]
-    sure_at(runs[0], onset=9, step=10)
-    runs[0].train(silent, silent)
-    folder = Path("runs/default/checkpoints")
-    for suffix in (".ckpt", ".json"):
-        shutil.copy(folder / f"abandoned/step_00000008_0{suffix}", folder / f"step_00000009{suffix}")
-    for path in folder.glob("step_0000001*"):
-        remove(path)
-    description = read_json(folder / "step_00000009.json")
-    write_json(folder / "step_00000009.json", description | {"step": 9})
-    runs[1].train(silent, silent)
-    assert not (folder / "step_00000009.ckpt").exists()
-    assert (folder / "abandoned/step_00000009_0.ckpt").exists()
+def test_what_is_on_disk_alone_is_gone_back_to_as_fitting_again_would(make_run: MakeRun) -> None:
+    """The state of step 7: memory has those of even steps."""
+    for way in ("in_place", "refit"):
+        on_disk = ("checkpoint.every_n_steps=1", "checkpoint.keep_last=20")
+        run = make_run(*WATCHED, *on_disk, f"name={way}", f"stability.way={way}")
+        sure_at(run, onset=9, step=10)
+        run.train(silent, silent)
+        (entry,) = Ledger(Path(f"runs/{way}/ledger.jsonl")).entries
+        assert entry["target"] == 7
+    assert_same(*(load_checkpoint(Path(f"runs/{way}/{LAST}")) for way in ("in_place", "refit")))
 
 
-def test_a_rewind_that_gives_up_the_only_checkpoint_saves_its_state(make_run: MakeRun) -> None:
-    run = make_run(*WATCHED, "checkpoint.every_n_steps=10")
-    sure_at(run, onset=9, step=10)
-    run.train(silent, silent)
-    steps = [int(path.stem.removeprefix("step_")) for path in Path("runs/default/checkpoints").glob("*.ckpt")]
-    assert sorted(steps) == [6, 10, 14]
+@pytest.mark.parametrize("hook", ["state_dict", "on_save_checkpoint"])
+def test_a_callback_with_either_hook_has_a_state(hook: str) -> None:
+    assert keeps_state(type("Own", (Callback,), {hook: lambda *_: {}})())
+    assert not keeps_state(Callback())
 
 
 def begin_anew_at(folder: Path, step: int) -> None:
@@ -222,6 +221,21 @@ def test_one_rank_sees_no_number_and_all_rewind_as_a_new_process_would(
     run_program(tmp_path, str(SPOIL), "0", "0", *overrides, "name=new")
     for other in ("refit", "new"):
         assert_same(*(load_checkpoint(tmp_path / f"runs/{name}/{LAST}") for name in ("spoilt", other)))
+
+
+def test_workers_end_before_those_of_a_rewind_start(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, begin = make_run(*WATCHED, "data.loader_workers=1"), Loader.__iter__
+    alive: list[int] = []
+
+    def look(self: Loader) -> Iterator[MicroBatch]:
+        alive.append(len(active_children()))
+        return begin(self)
+
+    monkeypatch.setattr(Loader, "__iter__", look)
+    sure_at(run, onset=9, step=10)
+    run.train(silent, silent)
+    assert len(alive) > 1
+    assert not any(alive)
 
 
 class Killed(BaseException):

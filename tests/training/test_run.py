@@ -7,11 +7,12 @@ import math
 import shutil
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, LambdaCallback
 from torch.utils.data import DataLoader
 
 from mulligan.data.shards import Shards
@@ -21,6 +22,7 @@ from mulligan.evaluation.held_out import held_out
 from mulligan.model.transformer import Block
 from mulligan.model.weights import model_with_weights, weights_sha256
 from mulligan.report.curve import read_curve
+from mulligan.training import module
 from mulligan.training.callbacks.metrics import LogMetrics
 from mulligan.training.checkpoints import load_checkpoint
 from mulligan.training.datamodule import ShardsDataModule
@@ -111,7 +113,14 @@ def test_a_run_in_float8_learns_as_much(make_run: MakeRun, recipe: str) -> None:
 
 
 def test_metrics_hold_every_term(make_run: MakeRun) -> None:
-    make_run("max_steps=4", "validate_every_n_steps=2", "objective.label_smoothing=0.1").train(silent, silent)
+    run = make_run("max_steps=4", "validate_every_n_steps=2", "objective.label_smoothing=0.1")
+    rates: list[float] = []  # that each step's update is made with
+
+    def look(trainer: Trainer, *_: object) -> None:
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    run.callbacks.append(LambdaCallback(on_before_optimizer_step=look))
+    run.train(silent, silent)
     rows = list(csv.DictReader(Path("runs/default/metrics/version_0/metrics.csv").read_text().splitlines()))
     trained = [row for row in rows if row["loss"]]
     assert [float(row["step"]) for row in trained] == [1.0, 2.0, 3.0, 4.0]
@@ -123,6 +132,8 @@ def test_metrics_hold_every_term(make_run: MakeRun) -> None:
         assert float(row["gradient_norm"]) > 0.0
         assert float(row["tokens_seen"]) == float(row["step"]) * 4 * 32
         assert float(row["tokens_per_second"]) > 0.0
+    assert [float(row["learning_rate"]) for row in trained] == pytest.approx(rates, rel=1e-12)
+    assert len(set(rates)) == 4
     validated = [row for row in rows if row["val_bits_per_byte"]]
     assert [float(row["step"]) for row in validated] == [2.0, 4.0]
 
@@ -194,6 +205,17 @@ def test_bf16_trains(make_run: MakeRun, precision: str) -> None:
     assert {tensor.dtype for tensor in state.values()} == {
         torch.float32 if precision == "bf16-mixed" else torch.bfloat16
     }
+
+
+def test_dropout_is_another_one_in_each_micro_batch_of_each_rank(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(module, "generator_of", lambda _: SimpleNamespace(manual_seed=seeds.append))
+    for rank in range(2):
+        monkeypatch.setattr(PretrainModule, "data_parallel_rank", rank)
+        make_run("max_steps=3", "micro_batch=2", f"name=rank{rank}").train(silent, silent)
+    assert len(set(seeds)) == len(seeds) == 2 * 3 * 2
 
 
 def test_the_same_config_gives_the_same_bits(make_run: MakeRun) -> None:

@@ -62,6 +62,7 @@ def test_more_bad_gradients_than_are_tolerated_are_a_spike(make_run: MakeRun) ->
     ]  # fmt: skip
     assert (entries[-1]["trigger"], entries[-1]["onset"], entries[-1]["target"]) == ("gradient", 9, 6)
     logged = read_metrics(Path("runs/default"))
+    assert list(logged["interventions"].values) == [1.0, 2.0, 3.0]
     assert list(logged["judged_loss"].values) == [entry["loss"] for entry in entries]
     assert list(logged["judged_gradient_norm"].values) == [entry["gradient_norm"] for entry in entries]
 

@@ -97,7 +97,6 @@ def go_to_step(trainer: Trainer, step: int, accumulation: int) -> None:
     assert fetcher is not None
     fetcher.combined_loader.reset()  # ends the old workers before new ones start
     iter(fetcher)
-    fetcher.fetched += batches
 
 
 def begin_anew(trainer: Trainer) -> None:
