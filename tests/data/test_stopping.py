@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mulligan.data.stopping import stops_in_order
+from mulligan.data.stopping import DEFAULTS, stops_in_order
 from tests.data.prepare_and_stop import hashes, recipe, silent
 
 ENDS = [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
@@ -23,6 +24,15 @@ def report(what, done, total):
 
 recipe(sys.argv[1], workers=2).prepare(report)
 """
+
+
+@pytest.fixture(autouse=True)
+def defaults() -> Iterator[None]:
+    """Of both signals, whatever another test has left, here and in what is started here."""
+    former = {number: signal.signal(number, default) for number, default in DEFAULTS.items()}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("in_two_sources")
@@ -64,10 +74,7 @@ def test_a_second_signal_does_as_by_default(
 
 def test_the_handler_of_somebody_else_stays() -> None:
     heard: list[int] = []
-    former = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
-    try:
-        with stops_in_order():
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, former)
+    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    with stops_in_order():
+        os.kill(os.getpid(), signal.SIGTERM)
     assert heard == [signal.SIGTERM]
