@@ -309,6 +309,11 @@ MISTAKES = {
     "plan +trainer.max_steps=3": "trainer.max_steps=3 is the run's to set",
     "plan trainer=fsdp trainer.devices=8 trainer.strategy.tensor_parallel_size=3": "must divide trainer.devices x",
     "plan model.max_length=64": "sequence_length=256 must be in [1, model.max_length=64]",
+    "plan float8=rowwise hardware=h100 trainer=fsdp trainer.devices=8 trainer.strategy.tensor_parallel_size=2": (
+        "trainer.strategy.tensor_parallel_size=2 splits the layers that float8=rowwise replaces"
+    ),
+    "plan float8=rowwise hardware=h100 precision=32-true": "goes with precision=bf16-mixed or bf16-true, not 32-true",
+    "plan float8=rowwise trainer=cpu": "cpu has no such products",
     "plan output=.": "output=. is a folder; name a file in it",
     "plan sede=1": "sede: there is no such key; did you mean seed?",
     "plan +nonsense=1": "nonsense=1: there is no such key",

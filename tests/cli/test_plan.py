@@ -83,6 +83,11 @@ def test_a_run_on_gpus_that_are_not_there(plan: Plan) -> None:
     assert "Scaling at this global batch" in printed
 
 
+def test_float8_on_gpus_that_are_not_there_is_planned_as_without(plan: Plan) -> None:
+    with_float8, without = (plan("model=llama_1b", *GPUS, *keys)[0] for keys in (["float8=rowwise"], []))
+    assert with_float8 == without
+
+
 def test_what_does_not_fit(plan: Plan) -> None:
     told, printed = plan("model=llama_8b", "trainer=ddp", "trainer.devices=8", "hardware=a100")
     assert told["memory"]["fits"] is False

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from mulligan.evaluation.likelihood import Pair, likelihoods
+from mulligan.evaluation.likelihood import NotScorable, Pair, likelihoods
 from tests.evaluation.conftest import make_model
 
 PAIRS = [Pair([1], [5]), Pair([1, 5, 6], [7, 8, 9]), Pair(list(range(1, 30)), [3, 4]), Pair([2], list(range(3, 19)))]
@@ -57,5 +57,7 @@ def test_tokens_without_a_row_are_refused() -> None:
 
 @pytest.mark.parametrize("continuation", [[], list(range(17))])
 def test_what_cannot_be_scored_is_named(continuation: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"must have 1 to model\.max_length=16"):
-        likelihoods(make_model(), [Pair([1], continuation)], batch_size=1)
+    pairs = [*PAIRS, Pair([1], continuation)]
+    with pytest.raises(NotScorable, match=r"must have 1 to model\.max_length=16") as raised:
+        likelihoods(make_model(), pairs, batch_size=1)
+    assert raised.value.number == len(PAIRS)

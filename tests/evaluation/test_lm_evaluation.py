@@ -97,6 +97,15 @@ def test_an_option_that_cannot_be_followed_is_named(subject: Subject) -> None:
         SubjectLM(subject).generate_until(asked("generate_until", ("the", {"num_beams": 4})))
 
 
+def test_a_continuation_that_is_too_long_is_named_with_its_task_and_document(subject: Subject) -> None:
+    short, long = (
+        Instance("loglikelihood", {}, (" a", text), number, metadata=("choose", 7 + number, 1))
+        for number, text in enumerate((" dog", LONG))
+    )
+    with pytest.raises(ValueError, match=r"tasks: choose, document 8: a continuation of \d+ tokens must have 1 to"):
+        SubjectLM(subject).loglikelihood([short, long], disable_tqdm=True)
+
+
 TASKS = {
     "choose": {
         "output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}",

@@ -40,22 +40,24 @@ def work(config: DictConfig) -> None:
     evaluation: Evaluation = build(plain(config))
     subject = evaluation.subject()
     scores: dict[str, dict[str, Score]] = {}
-    mistakes: list[ValueError] = []
+    failures: dict[str, Exception] = {}
     with Reporter(speaks=sys.stdout.isatty()) as report:
         for done, (name, suite) in enumerate(evaluation.suites.items()):
             report("evaluating", done, len(evaluation.suites))
             try:
                 scores[name] = scores_of(suite, subject)
-            except ValueError as error:  # the others are worth as much without it
-                mistakes.append(ValueError(f"suite.{name}: {error}"))
+            except Exception as error:  # the others are worth as much without it
+                error.add_note(f"suite.{name}")
+                failures[name] = error
         report("evaluating", len(evaluation.suites), len(evaluation.suites))
     run, step = evaluation.run, evaluation.run.step
     make_console().print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
     if evaluation.output is not None:
         suites = {name: {key: score._asdict() for key, score in found.items()} for name, found in scores.items()}
-        write_json(evaluation.output, {"run": str(run.folder), "step": step, "suites": suites})
-    if mistakes:
-        raise mistakes[0]
+        failed = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
+        write_json(evaluation.output, {"run": str(run.folder), "step": step, "suites": suites, "failed": failed})
+    if failures:
+        raise ExceptionGroup("suites that failed", list(failures.values()))
 
 
 def _table(title: str, scores: dict[str, dict[str, Score]]) -> Table:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -15,6 +16,7 @@ from mulligan.cli.plan_view import show
 from mulligan.cli.plan_worth import budget_numbers
 from mulligan.files import write_json
 from mulligan.model.config import ModelConfig
+from mulligan.model.linears import Linears
 from mulligan.planning.accelerators import ACCELERATORS
 from mulligan.planning.communication import Network
 from mulligan.planning.pace import Pace
@@ -51,6 +53,7 @@ class Plan:
         model: ModelConfig,
         checkpoint: SaveCheckpoints,
         stability: Guard | None,
+        float8: Linears | None,
         trainer: Callable[..., Any],
         **training: Any,
     ) -> None:
@@ -100,6 +103,16 @@ class Plan:
                 on_cpu=self.hardware == CPU,
                 **training,
             )
+            layout = self.run.layout
+            if float8 is not None:
+                float8.check(
+                    model,
+                    device=torch.device(CPU) if layout.on_cpu else None,
+                    precision=layout.precision,
+                    tensor_parallel_size=layout.tensor_parallel_size,
+                    micro_batch=layout.micro_batch,
+                    sequence_length=layout.sequence_length,
+                )
 
     def numbers(self) -> dict[str, Any]:
         if self.run is not None:
@@ -131,7 +144,7 @@ def _with_one_length(content: dict[str, Any], overrides: Sequence[str]) -> dict[
 def work(config: DictConfig) -> None:
     content = _with_one_length(plain(config), HydraConfig.get().overrides.task)
     check(content)
-    own = set(Plan.__init__.__annotations__) - {"model", "checkpoint", "stability", "trainer", "training"}
+    own = set(Plan.__init__.__annotations__) - {"model", "checkpoint", "stability", "float8", "trainer", "training"}
     training = {key: node for key, node in content.items() if key not in own}
     check(training | {"_target_": "mulligan.training.run.TrainingRun"})
     asked: Plan = build({key: node for key, node in content.items() if key not in NOT_BUILT})

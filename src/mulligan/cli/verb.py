@@ -61,12 +61,12 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
             else:
                 task(config)
         except Exception as error:
-            is_loss = loss_of_ranks(error) is not None
-            if not is_loss:
+            if not loss_of_ranks(error):
                 _let_rank_zero_speak()
-            if shown or sweep.is_elsewhere or not (is_loss or isinstance(error, MISTAKES) or _lack_of_memory(error)):
+            together = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+            if shown or sweep.is_elsewhere or not all(map(_is_told_in_a_line, together)):
                 raise
-            failures.append(error)
+            failures.extend(together)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
     try:
@@ -83,8 +83,9 @@ def run_verb(verb: str, task: Callable[[DictConfig], None]) -> int:
         if isinstance(failure, BrokenPipeError) and _nobody_reads():
             raise failure  # no mistake
     sweep.show_runs()
+    speaker = " ".join(["mulligan", verb, *launched_as()])
     for failure in failures:
-        print(" ".join(["mulligan", verb, *launched_as()]) + f": {_one_line(failure, verb)}", file=sys.stderr)
+        print(": ".join([speaker, *getattr(failure, "__notes__", []), _one_line(failure, verb)]), file=sys.stderr)
     if any(loss_of_ranks(failure) for failure in failures):
         return RANKS_LOST
     if failures and isinstance(failures[0], JobFailed):
@@ -107,6 +108,10 @@ def _let_rank_zero_speak() -> None:
     if launched_as():
         least, most = HELD_BACK_SECONDS
         time.sleep(min(max(least, time.monotonic() - _BEGUN), most))
+
+
+def _is_told_in_a_line(error: Exception) -> bool:
+    return bool(isinstance(error, MISTAKES) or loss_of_ranks(error) or _lack_of_memory(error))
 
 
 def _one_line(error: BaseException, verb: str) -> str:

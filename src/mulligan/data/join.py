@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mulligan.data.shards import offsets_name
+from mulligan.data.stopping import stops_in_order
 from mulligan.data.tokenize import PartJob
 from mulligan.data.tokenizer import FILES, tokenizer_path
 from mulligan.files import read_json, sha256_file, write_hashed, write_json
@@ -20,6 +21,7 @@ SPLITS = ("train", "validation")
 VERIFIED = ".verified.json"  # sizes and times: of this copy of the folder, not of the prepared data
 
 
+@stops_in_order()
 def join_parts(folder: Path, jobs: list[PartJob], *, vocab_size: int) -> dict[str, Any]:
     """Drop documents seen before, in the order of the parts, and write the shards that are left."""
     dtype = np.uint16 if vocab_size <= 2**16 else np.uint32

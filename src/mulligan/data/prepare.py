@@ -24,6 +24,7 @@ from mulligan.data.join import SPLITS, join_parts
 from mulligan.data.prepared import PreparedData, Report, Say
 from mulligan.data.sample import taken_in_turns
 from mulligan.data.share import Share
+from mulligan.data.stopping import stops_in_order
 from mulligan.data.tokenize import PartJob, in_validation, tokenize_all
 from mulligan.data.tokenizer import FILES, TokenizerRecipe, load_tokenizer, tokenizer_path
 from mulligan.data.tokens import Tokenizer
@@ -203,8 +204,7 @@ class DataRecipe(PreparedData):
         ]
 
     def _make_tokenizer(self, cut: Cut, report: Report) -> Tokenizer:
-        path = tokenizer_path(self.folder)
-        if path is not None:
+        if (path := tokenizer_path(self.folder)) is not None:
             return load_tokenizer(path)
         report("tokenizer", 0, 1)
         tokenizer = self.tokenizer.make(self.sample(cut))
@@ -227,10 +227,10 @@ class DataRecipe(PreparedData):
             if document.text is not None and not held_out:
                 yield as_utf8_can(document.text)
 
+    @stops_in_order()
     def _tokenize(self, jobs: list[PartJob], report: Report, say: Say) -> None:
         missing = [job for job in jobs if not job.path.is_file()]
-        done = len(jobs) - len(missing)
-        if done:
+        if done := len(jobs) - len(missing):
             say(f"{done:,} of {len(jobs):,} parts are tokenized already, {len(missing):,} are left to do here")
         report("tokenizing", done, len(jobs))
         for _ in tokenize_all(missing, min(self.workers, len(missing))):

@@ -81,7 +81,11 @@ def tokenize_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
-            for future in as_completed([pool.submit(tokenize_part, job) for job in jobs]):
+            # Ctrl-C at a terminal, which all processes are sent, is for this one: a worker starts with the signal held.
+            former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            futures = [pool.submit(tokenize_part, job) for job in jobs]
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+            for future in as_completed(futures):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -89,10 +93,7 @@ def tokenize_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then. Ctrl-C
-    at a terminal, which all processes are sent, is for that one to hear.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then."""
     parent = parent_process()
     assert parent is not None
 

@@ -32,6 +32,14 @@ class Likelihood(NamedTuple):
         return -sum(self.losses)
 
 
+class NotScorable(ValueError):
+    """A continuation of no tokens, or of more than the model reads: that of ``pairs[number]``."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 @torch.no_grad()
 def likelihoods(
     model: Transformer,
@@ -42,19 +50,21 @@ def likelihoods(
     autocast_dtype: torch.dtype | None = None,
 ) -> list[Likelihood]:
     """In the order of ``pairs``, those of like length computed together. A context that is too long for the model loses
-    its beginning. Tokens that are ``banned`` have no share of the probability.
+    its beginning. Tokens that are ``banned`` have no share of the probability. Raises NotScorable before it computes.
     """
     device, limit = next(model.parameters()).device, model.config.max_length
+    for number, pair in enumerate(pairs):
+        if not 0 < len(pair.continuation) <= limit:
+            message = f"a continuation of {len(pair.continuation)} tokens must have 1 to model.max_length={limit}"
+            raise NotScorable(message, number)
     found: dict[int, Likelihood] = {}
     was_training = model.training
     model.eval()
     for numbers in _batches(pairs, batch_size):
         rows = [(pairs[number].context + pairs[number].continuation)[-(limit + 1) :] for number in numbers]
         lengths = [len(pairs[number].continuation) for number in numbers]
-        for row, length in zip(rows, lengths, strict=True):
+        for row in rows:
             check_tokens(row, model.config.vocab_size)
-            if not 0 < length < len(row):
-                raise ValueError(f"a continuation of {length} tokens must have 1 to model.max_length={limit}")
         inputs_BT = torch.zeros((len(rows), max(map(len, rows)) - 1), dtype=torch.int64)
         scored_BT = torch.zeros_like(inputs_BT, dtype=torch.bool)
         for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):

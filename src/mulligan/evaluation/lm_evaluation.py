@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from mulligan.evaluation.generation import Completion, complete
-from mulligan.evaluation.likelihood import Pair, likelihoods
+from mulligan.evaluation.likelihood import NotScorable, Pair, likelihoods
 from mulligan.evaluation.sampler import Sampler
 from mulligan.evaluation.suites import Score, Subject
 
@@ -103,6 +103,13 @@ class SubjectLM(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         ids: list[int] = self.subject.tokenizer.encode(string).tolist()
         return ids if add_special_tokens is False else [self.prefix_token_id, *ids]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        try:
+            return super().loglikelihood(requests, disable_tqdm)
+        except NotScorable as error:
+            one = requests[error.number]
+            raise ValueError(f"tasks: {one.task_name}, document {one.doc_id}: {error}") from None
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any

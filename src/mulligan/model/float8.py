@@ -35,25 +35,25 @@ class Float8Linears:
         self,
         model: ModelConfig,
         *,
-        device: torch.device,
+        device: torch.device | None,
         precision: str,
         tensor_parallel_size: int,
         micro_batch: int,
         sequence_length: int,
     ) -> None:
-        """Raise ValueError where such layers cannot train: ``micro_batch`` windows of ``sequence_length`` at once."""
+        """Raise ValueError where such layers cannot train, as ``Linears`` has it."""
         if tensor_parallel_size > 1:
             raise ValueError(
                 f"trainer.strategy.tensor_parallel_size={tensor_parallel_size} splits the layers that "
                 f"float8={self.recipe} replaces: set it to 1, or float8=none"
             )
-        if not self.emulate and not _multiplies_float8(device):
+        if device is not None and not self.emulate and not _multiplies_float8(device):
             raise ValueError(
                 f"float8={self.recipe} needs a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or more, and "
                 f"{device.type} has no such products: set float8=none, or float8.emulate=true to see its rounding"
             )
         able = ["bf16-mixed", "bf16-true", *(["32-true"] if self.emulate else [])]
-        if self.recipe == "rowwise_with_gw_hp" and device.type == "cpu":
+        if self.recipe == "rowwise_with_gw_hp" and device is not None and device.type == "cpu":
             able.remove("bf16-mixed")  # torchao heeds CUDA's autocast alone, and its factors would be of two types
         if precision not in able:
             raise ValueError(f"float8={self.recipe} goes with precision={' or '.join(able)}, not {precision}")

@@ -16,13 +16,16 @@ class Linears(Protocol):
         self,
         model: ModelConfig,
         *,
-        device: torch.device,
+        device: torch.device | None,
         precision: str,
         tensor_parallel_size: int,
         micro_batch: int,
         sequence_length: int,
     ) -> None:
-        """Raise ValueError where such layers cannot train: ``micro_batch`` windows of ``sequence_length`` at once."""
+        """Raise ValueError where such layers cannot train: ``micro_batch`` windows of ``sequence_length`` at once.
+
+        ``device`` is None where it is another machine's, which cannot be asked.
+        """
         ...
 
     def convert(self, model: Transformer) -> None:
