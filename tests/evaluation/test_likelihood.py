@@ -61,3 +61,8 @@ def test_what_cannot_be_scored_is_named(continuation: list[int]) -> None:
     with pytest.raises(NotScorable, match=r"must have 1 to model\.max_length=16") as raised:
         likelihoods(make_model(), pairs, batch_size=1)
     assert raised.value.number == len(PAIRS)
+
+
+def test_a_continuation_of_nothing_is_named() -> None:
+    with pytest.raises(NotScorable, match="a continuation needs a context"):
+        likelihoods(make_model(), [Pair([], [5, 6])], batch_size=1)

@@ -33,7 +33,7 @@ class Likelihood(NamedTuple):
 
 
 class NotScorable(ValueError):
-    """A continuation of no tokens, or of more than the model reads: that of ``pairs[number]``."""
+    """A continuation of no tokens, behind none, or of more than the model reads: that of ``pairs[number]``."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -54,6 +54,8 @@ def likelihoods(
     """
     device, limit = next(model.parameters()).device, model.config.max_length
     for number, pair in enumerate(pairs):
+        if not pair.context:
+            raise NotScorable("a continuation needs a context, if only of the token that texts begin with", number)
         if not 0 < len(pair.continuation) <= limit:
             message = f"a continuation of {len(pair.continuation)} tokens must have 1 to model.max_length={limit}"
             raise NotScorable(message, number)
