@@ -59,7 +59,7 @@ def test_prepare(kilobytes: int, file: str, corpus: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("kilobytes", "file"),
     [
-        (400, "runs/default/checkpoints/step_00000006.ckpt"),  # each has 160
+        pytest.param(400, "runs/default/checkpoints/step_00000006.ckpt", marks=pytest.mark.slow),  # each has 160
         pytest.param(4, "runs/default/config.yaml", marks=pytest.mark.slow),
         pytest.param(8, "runs/default/provenance.jsonl", marks=pytest.mark.slow),
     ],

@@ -39,6 +39,7 @@ def test_a_job_without_a_folder_is_in_no_table(mulligan: Cli) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_named(mulligan: Cli, tiny: tuple[str, ...]) -> None:
     done = mulligan("train", *tiny, "-m", "name=job_${hydra:job.num}", "optimizer.lr=-1.0")
     assert done.returncode == 2

@@ -209,6 +209,7 @@ def test_mistakes(make: Callable[[], Fault], message: str) -> None:
         make()
 
 
+@pytest.mark.slow
 def test_no_normal_run_loads_faults() -> None:
     program = (
         "import sys; from hydra import compose, initialize_config_dir; import mulligan.cli.train\n"

@@ -24,7 +24,7 @@ SECONDS = 60.0  # on a busy machine: half of it imports
         pytest.param("setup", "cpu_ddp", 1, "mulligan train: the ranks have lost each", marks=pytest.mark.slow),
         pytest.param("setup", "cpu_ddp", 0, "LOCAL_RANK=1: the ranks have lost each", marks=pytest.mark.slow),
         pytest.param("teardown", "cpu_fsdp", 1, "mulligan train: the ranks have lost each", marks=pytest.mark.slow),
-        ("teardown", "cpu_fsdp", 0, "mulligan train LOCAL_RANK=1: the ranks have lost each other; one has died"),
+        pytest.param("teardown", "cpu_fsdp", 0, "LOCAL_RANK=1: the ranks have lost each", marks=pytest.mark.slow),
         ("evaluation", "cpu_ddp", 0, "mulligan train LOCAL_RANK=1: the ranks have lost each other; one has died"),
     ],
 )

@@ -12,7 +12,7 @@ from mulligan.training.callbacks import standstill
 from mulligan.training.callbacks.standstill import Standstill, unigram_entropy
 from tests.training.conftest import MakeRun, silent
 
-SOON = 144  # steps
+SOON = 72  # steps
 
 
 def test_the_entropy_of_frequencies() -> None:
@@ -35,12 +35,12 @@ def test_a_rate_that_learns_nothing_is_told_once(
 ) -> None:
     monkeypatch.setattr(standstill, "PATIENCE_STEPS", SOON)
     told: list[str] = []
-    run = make_run(f"optimizer.lr={rate}", "max_steps=200", "log_every_n_steps=5", "stability=none")
+    run = make_run(f"optimizer.lr={rate}", "max_steps=100", "log_every_n_steps=5", "stability=none")
     run.train(silent, told.append)
     found = [line for line in told if "only how often" in line]
     assert len(found) == says
     for line in found:
-        assert re.match(rf"step 150: .*optimizer\.lr={float(rate):g} too high, or too low\?$", line)
+        assert re.match(rf"step 75: .*optimizer\.lr={float(rate):g} too high, or too low\?$", line)
 
 
 @pytest.mark.parametrize(("first_step", "says"), [(309, True), (310, False)])
