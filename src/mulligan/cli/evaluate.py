@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from traceback import clear_frames
 
 from omegaconf import DictConfig
 from rich.table import Table
@@ -48,14 +49,18 @@ def work(config: DictConfig) -> None:
                 scores[name] = scores_of(suite, subject)
             except Exception as error:  # the others are worth as much without it
                 error.add_note(f"suite.{name}")
+                clear_frames(error.__traceback__)  # what it had on the device, which they may need
                 failures[name] = error
         report("evaluating", len(evaluation.suites), len(evaluation.suites))
     run, step = evaluation.run, evaluation.run.step
-    make_console().print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
     if evaluation.output is not None:
         suites = {name: {key: score._asdict() for key, score in found.items()} for name, found in scores.items()}
         failed = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
         write_json(evaluation.output, {"run": str(run.folder), "step": step, "suites": suites, "failed": failed})
+    console = make_console()
+    with console.capture() as table:  # rich would end the process where nobody reads
+        console.print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
+    print(table.get(), end="")
     if failures:
         raise ExceptionGroup("suites that failed", list(failures.values()))
 

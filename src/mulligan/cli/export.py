@@ -68,9 +68,14 @@ def work(config: DictConfig) -> None:
 
 def _as_weights(export: Export, shape: ModelConfig, state: dict[str, Any]) -> None:
     weights = export.run.lazy_weights(export.checkpoint, state)
-    write_json(export.shape_file, asdict(shape))
-    beside = f"; {_copy_tokenizer(export, state)}" if export.is_taken_by_verbs else ""
-    write_hashed(export.to, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
+    try:
+        write_json(export.shape_file, asdict(shape))
+        beside = f"; {_copy_tokenizer(export, state)}" if export.is_taken_by_verbs else ""
+        write_hashed(export.to, lambda file: write_safetensors(file, weights, {"step": str(export.checkpoint.step)}))
+    except BaseException:  # a full disk, or Ctrl-C: the same command goes on
+        for path in export.beside:  # none was there before
+            path.unlink(missing_ok=True)
+        raise
     digest = _digest(weights, shape)
     print(
         f"{export.to} holds the {shape.num_parameters:,} parameters of {export.run.folder} at step "
@@ -83,7 +88,7 @@ def _copy_tokenizer(export: Export, state: dict[str, Any]) -> str:
     try:
         export.run.check_data(state, export.checkpoint.path)
         tokenizer = export.run.tokenizer()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return f"without its tokenizer: {error}"
     path = export.to.with_name(tokenizer.file_name)
     with atomic_write(path) as file:

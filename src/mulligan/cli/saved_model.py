@@ -43,5 +43,5 @@ class SavedModel:
 
 def open_model(path: Path) -> SavedRun | SavedModel:
     """What lies in the folder ``path``: a run, or a model without one."""
-    is_model = (path / SHAPE).is_file() or (is_of_others(path) and read_record(path) is None)
+    is_model = read_record(path) is None and ((path / SHAPE).is_file() or is_of_others(path))
     return SavedModel(path) if is_model else SavedRun(path)

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
@@ -104,6 +105,7 @@ class DataRecipe(PreparedData):
         }
         return json.loads(json.dumps(request, default=str))
 
+    @stops_in_order(signal.SIGINT)
     def prepare(self, report: Report, say: Say = lambda text: None) -> Path:
         """Make the prepared data unless it is there, and return its folder. Of several processes one does the work.
 
@@ -115,6 +117,7 @@ class DataRecipe(PreparedData):
                 self._prepare(report, say)
         return super().prepare(report, say)
 
+    @stops_in_order(signal.SIGINT)
     def prepare_share(self, share: Share, report: Report, say: Say = lambda text: None) -> None:
         """Tokenize a share of the parts, beside other processes with theirs: none waits, but for the tokenizer, which
         the first of them trains.

@@ -1,7 +1,9 @@
-"""SIGTERM and Ctrl-C while parts are tokenized and joined: this process says so, and ends in order.
+"""Ctrl-C while data is prepared, and SIGTERM while parts are tokenized and joined: this process says so, and ends in
+order.
 
 By default SIGTERM ends it without a word, and Python then warns of the semaphores that its workers have shared. While a
-tokenizer is trained the default stays: that is one long call, in which a handler of Python's would not run.
+tokenizer is trained that stays: it is one long call, in which a handler of Python's would not run. Ctrl-C has one of
+Python's by default, and Lightning would end with 1.
 """
 
 import signal
@@ -16,9 +18,11 @@ DEFAULTS: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signa
 
 
 @contextmanager
-def stops_in_order() -> Iterator[None]:
-    """Within it either signal raises SystemExit, where nobody else handles it; a second one does as by default."""
-    ours = [number for number, default in DEFAULTS.items() if signal.getsignal(number) is default]
+def stops_in_order(*numbers: int) -> Iterator[None]:
+    """Within it these signals, or else both, raise SystemExit where nobody else handles them; a second one does as by
+    default.
+    """
+    ours = [number for number in numbers or DEFAULTS if signal.getsignal(number) is DEFAULTS[number]]
     if threading.current_thread() is not threading.main_thread():
         ours = []  # no other may set a handler
 
@@ -39,3 +43,22 @@ def stops_in_order() -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Within it both signals wait: a pool that is half begun cannot be ended in order. Processes that are started in it
+    never hear Ctrl-C, which a terminal sends to all of them and which is for this one.
+    """
+    waiting: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    former = {number: signal.signal(number, lambda sent, _: waiting.append(sent)) for number in DEFAULTS if is_main}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit; other threads hear it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        for number in waiting[:1]:
+            signal.raise_signal(number)

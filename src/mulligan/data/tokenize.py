@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from mulligan.data.documents import Part, Source, as_utf8_can
 from mulligan.data.repetition import has_repeated_span
+from mulligan.data.stopping import starting_workers
 from mulligan.data.tokenizer import tokenizer_of
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write
@@ -81,10 +81,8 @@ def tokenize_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
-            # Ctrl-C at a terminal, which all processes are sent, is for this one: a worker starts with the signal held.
-            former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            futures = [pool.submit(tokenize_part, job) for job in jobs]
-            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+            with starting_workers():
+                futures = [pool.submit(tokenize_part, job) for job in jobs]
             for future in as_completed(futures):
                 yield future.result()
         except BaseException:
