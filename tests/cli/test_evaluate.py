@@ -1,6 +1,7 @@
 """``mulligan evaluate``: several suites in one table and one file."""
 
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -10,6 +11,7 @@ from mulligan.files import read_json
 from tests.conftest import Cli
 
 EXPOSURE = ("num_prefixes=8", "prefix_tokens=8", "rollout_tokens=8", "continuation_tokens=8")
+held: list[ref[set[int]]] = []  # by suites that have failed
 ABSENT, WRONG = f"{__name__}.Absent", f"{__name__}.Wrong"
 
 
@@ -46,11 +48,14 @@ class Absent:
     """A library's task whose data is not there."""
 
     def __call__(self, subject: Subject) -> dict[str, float]:
+        rows = {*range(9)}
+        held.append(ref(rows))
         raise FileNotFoundError("Unable to find rows.jsonl")
 
 
 class Wrong:
     def __call__(self, subject: Subject) -> dict[str, float]:
+        assert held[-1]() is None, "what a suite that failed had is still there"
         raise TypeError("a mistake in the suite's code")
 
 

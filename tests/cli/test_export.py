@@ -1,5 +1,7 @@
 """One file out of either form of checkpoint, and the same model out of it."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -60,3 +62,18 @@ def test_weights_go_out_without_a_tokenizer_where_the_data_is_not_at_hand(sharde
     assert done.returncode == 0, done.stderr
     assert "model.json their shape; without its tokenizer: run/data.json is missing" in done.stdout
     assert sorted(path.name for path in Path().iterdir()) == ["model.json", "model.safetensors", "run"]
+
+
+def test_an_export_that_failed_goes_on_with_the_same_command(
+    sharded_run: Path, here: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mulligan.cli.export.write_hashed", full)
+        failed = here("export", f"run={sharded_run}", "to=model.safetensors")
+    assert failed.returncode == 2
+    assert "model.safetensors: No space left on device; make room there" in failed.stderr
+    assert list(Path().iterdir()) == []
+    assert here("export", f"run={sharded_run}", "to=model.safetensors").returncode == 0

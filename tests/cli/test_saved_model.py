@@ -23,3 +23,5 @@ def test_an_exported_model_speaks_as_its_run(tiny: tuple[str, ...], here: Cli) -
     )
     assert one.returncode == other.returncode == 0
     assert one.stdout == other.stdout != "import\n"
+    assert here("export", "run=runs/default", "to=runs/default/model.safetensors").returncode == 0
+    assert isinstance(open_model(Path("runs/default")), SavedRun), "what it trains from here on would not be seen"
