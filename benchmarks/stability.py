@@ -152,7 +152,7 @@ def draw(outcomes: dict[Job, Outcome], causes: Sequence[str], picture: Path) -> 
             spread = [place + 0.25 * (number / max(1, len(percents) - 1) - 0.5) for number in range(len(percents))]
             axes.plot(spread, percents, "o", markersize=4, alpha=0.8)
         axes.set_yscale("symlog", linthresh=1.0)
-        axes.set_yticks([-1, 0, 1, 10, 100], ["-1", "0", "1", "10", "100"])
+        axes.set_yticks([-1, 0, 1, 10, 100, TOP], ["-1", "0", "1", "10", "100", "1,000 or\nnot finite"])
         axes.axhspan(-HEALED, HEALED, color="#1f5f99", alpha=0.12, linewidth=0)
         axes.axhline(WORSE, color="#c8433f", linewidth=0.8, linestyle="--")
         axes.set_xticks(range(len(ARMS)), [LABELS[arm] for arm in ARMS])
