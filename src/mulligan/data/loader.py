@@ -3,9 +3,6 @@
 Shapes: S samples of a micro-batch, T tokens in a window (sequence_length + 1).
 """
 
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mulligan.data.sequencer import Indices, Sequencer
 from mulligan.data.shards import Shards
+from mulligan.data.stopping import heed_sigterm_of_parent_alone
 from mulligan.distributed import to_this_device
 
 _TOGETHER_TOKENS = 2**16  # read by the thread at once: handing over costs 100 microseconds
@@ -112,7 +110,7 @@ class Loader:
                 batch_size=None,
                 num_workers=self.num_workers,
                 pin_memory=self.pin_memory,
-                worker_init_fn=_end_with_parent_alone,
+                worker_init_fn=heed_sigterm_of_parent_alone,
             )
         )
 
@@ -127,17 +125,3 @@ class Loader:
             while True:
                 ahead.append(thread.submit(read, next(stretches)))
                 yield from ahead.popleft().result()
-
-
-def _end_with_parent_alone(_: int) -> None:
-    """In a worker process: only its parent's SIGTERM ends it. A launcher sends one to the whole process group, and the
-    parent, which is to save its run then, would be told that a worker has died.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_wait_for_parent, args=(os.getppid(),), name="mulligan SIGTERM", daemon=True).start()
-
-
-def _wait_for_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

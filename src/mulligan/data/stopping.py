@@ -6,6 +6,7 @@ tokenizer is trained that stays: it is one long call, in which a handler of Pyth
 Python's by default, and Lightning would end with 1.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -47,13 +48,14 @@ def stops_in_order(*numbers: int) -> Iterator[None]:
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Within it both signals wait: a pool that is half begun cannot be ended in order. Processes that are started in it
-    never hear Ctrl-C, which a terminal sends to all of them and which is for this one.
+    """Within it both signals wait: a pool that is half begun cannot be ended in order, nor one with a worker that has
+    died of a signal. Processes that are started in it hear neither, which terminals and launchers send to all of them
+    and which are for this one; ``heed_sigterm_of_parent_alone`` is for them.
     """
     waiting: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     former = {number: signal.signal(number, lambda sent, _: waiting.append(sent)) for number in DEFAULTS if is_main}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit; other threads hear it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DEFAULTS)  # which they inherit; other threads hear them
     try:
         yield
     finally:
@@ -62,3 +64,17 @@ def starting_workers() -> Iterator[None]:
             signal.signal(number, handler)
         for number in waiting[:1]:
             signal.raise_signal(number)
+
+
+def heed_sigterm_of_parent_alone(_worker: int = 0) -> None:
+    """In a worker process: only its parent's SIGTERM ends it. A launcher sends one to the whole process group, and the
+    parent, which is to end in order then, would be told that a worker has died.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_parent, args=(os.getppid(),), name="mulligan SIGTERM", daemon=True).start()
+
+
+def _wait_for_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

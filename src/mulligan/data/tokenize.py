@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mulligan.data.documents import Part, Source, as_utf8_can
 from mulligan.data.repetition import has_repeated_span
-from mulligan.data.stopping import starting_workers
+from mulligan.data.stopping import heed_sigterm_of_parent_alone, starting_workers
 from mulligan.data.tokenizer import tokenizer_of
 from mulligan.data.tokens import Tokenizer
 from mulligan.files import atomic_write
@@ -92,6 +92,7 @@ def tokenize_all(jobs: list[PartJob], workers: int) -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """Make this worker end when the process that started it is killed: the pool's own clean-up never runs then."""
+    heed_sigterm_of_parent_alone()
     parent = parent_process()
     assert parent is not None
 
