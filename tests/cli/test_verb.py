@@ -55,7 +55,7 @@ def test_nothing_is_loaded_for_what_needs_nothing(tmp_path: Path) -> None:
     assert "model=tinyy is not one of" in told["train model=tinyy"][0]
 
 
-@pytest.mark.parametrize("words", [("--help",), ("plan", "--help")])
+@pytest.mark.parametrize("words", [("--help",), ("plan", "--help"), ("plan", "model=mini")])
 def test_a_pipe_that_nobody_reads_ends_it_without_a_word(words: tuple[str, ...], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.compose import build, plain
+from mulligan.cli.console import Console
 from mulligan.cli.output import output_path
 from mulligan.cli.record import read_record
 from mulligan.files import write_json

@@ -1,11 +1,18 @@
-"""Progress of the steps around training, on a terminal as a bar and elsewhere as lines."""
+"""What verbs print on, and progress of the steps around training: on a terminal a bar, elsewhere lines."""
 
 import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
+import rich.console
 from rich.progress import Progress, TaskID
+
+
+class Console(rich.console.Console):
+    """Leaves it to ``main`` to end where nobody reads any more; rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the BrokenPipeError at hand
 
 
 class Reporter:

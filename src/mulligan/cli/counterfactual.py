@@ -4,11 +4,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.compose import build
-from mulligan.cli.console import Reporter
+from mulligan.cli.console import Console, Reporter
 from mulligan.cli.record import played_again
 from mulligan.cli.recorded_data import on_recorded_data
 from mulligan.cli.saved_run import SavedRun

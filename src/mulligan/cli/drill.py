@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.compose import build, plain
-from mulligan.cli.console import Reporter
+from mulligan.cli.console import Console, Reporter
 from mulligan.cli.output import output_path
 from mulligan.cli.record import write_record
 from mulligan.cli.train import quiet_lightning

@@ -57,10 +57,7 @@ def work(config: DictConfig) -> None:
         suites = {name: {key: score._asdict() for key, score in found.items()} for name, found in scores.items()}
         failed = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
         write_json(evaluation.output, {"run": str(run.folder), "step": step, "suites": suites, "failed": failed})
-    console = make_console()
-    with console.capture() as table:  # rich would end the process where nobody reads
-        console.print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
-    print(table.get(), end="")
+    make_console().print(_table(f"{run.folder}" if step is None else f"{run.folder} at step {step}", scores))
     if failures:
         raise ExceptionGroup("suites that failed", list(failures.values()))
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mulligan.cli.console import Console
 from mulligan.cli.marked_text import visible
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.explanation import Candidate, Explanation

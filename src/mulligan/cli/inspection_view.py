@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from mulligan.cli.chart import axis, bars
+from mulligan.cli.console import Console
 from mulligan.cli.marked_text import coloured, hardest_stretch, legend, numbered, pieces, visible
 from mulligan.data.tokens import Tokenizer
 from mulligan.evaluation.offenders import Offender

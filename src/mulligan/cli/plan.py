@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from mulligan.cli.compose import build, check, plain
+from mulligan.cli.console import Console
 from mulligan.cli.output import output_path
 from mulligan.cli.plan_numbers import RunPlan
 from mulligan.cli.plan_view import show

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from mulligan.cli.console import Console
 from mulligan.files import read_json
 from mulligan.planning.memory import rank_memory
 from mulligan.stability.ledger import Ledger
